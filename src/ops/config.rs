@@ -1,0 +1,41 @@
+//! What a union is made of, as plain data: the command line fills it in, [`super::Union`] opens it.
+
+use std::path::PathBuf;
+
+/// Layers and behaviour of one union.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Lower directories, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// The writable layer; `None` makes a read-only union.
+    pub upper: Option<UpperConfig>,
+    /// Refuse every change although there is an upper.
+    pub read_only: bool,
+}
+
+/// The writable layer.
+#[derive(Debug, Clone)]
+pub struct UpperConfig {
+    /// Directory that receives all changes.
+    pub upper: PathBuf,
+    /// Directory on the same filesystem in which changes are built before they become visible.
+    pub work: PathBuf,
+    /// How deletions are written.
+    pub whiteout: WhiteoutChoice,
+    /// Never sync: faster, and after a crash of the machine the upper is refused.
+    pub volatile: bool,
+}
+
+/// Which spelling of a deletion to write (`--whiteout`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhiteoutChoice {
+    /// Character devices where they work, else xattr whiteouts, else `.wh.` files.
+    #[default]
+    Auto,
+    /// Character device 0/0: the kernel's form.
+    CharDev,
+    /// Empty file with the xattr `overlay.whiteout`.
+    Xattr,
+    /// `.wh.NAME` files: the form of AUFS and OCI layers.
+    File,
+}

@@ -1,0 +1,2 @@
+//! System calls that rustix lacks: the only unsafe code. One file per family.
+#![allow(unsafe_code)]
