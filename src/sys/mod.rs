@@ -1,2 +1,7 @@
 //! System calls that rustix lacks: the only unsafe code. One file per family.
 #![allow(unsafe_code)]
+
+pub mod attr;
+pub mod cred;
+pub mod handle;
+pub mod ioctl;
