@@ -8,4 +8,4 @@ mod scan;
 
 pub use layer::{Layer, LayerId, clone_common_mount};
 pub use place::{Place, Stat};
-pub use scan::{ListEntry, Listing, scan};
+pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};

@@ -159,7 +159,7 @@ impl Scan<'_> {
 }
 
 /// Whether `name` in `dir` carries the whiteout xattr, in either namespace, with any value.
-pub(super) fn has_whiteout_xattr(dir: BorrowedFd<'_>, name: &Name) -> bool {
+pub fn has_whiteout_xattr(dir: BorrowedFd<'_>, name: &Name) -> bool {
     use std::os::fd::AsRawFd;
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);

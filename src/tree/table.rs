@@ -94,9 +94,22 @@ impl Table {
         inode
     }
 
-    /// From now on `id` also leads to `inode` (it was copied up to it).
-    pub fn redirect(&self, id: RealId, inode: &Inode) {
-        self.displaced.insert(id, inode.ino);
+    /// `inode` was copied up from `old` to `new`, which leads to it from now on; so does `old`
+    /// still, if `keep_old` (it has other names).
+    pub fn moved(&self, inode: &Inode, old: RealId, new: RealId, keep_old: bool) {
+        if self.devices.wanted(new.dev, new.ino) != Some(inode.ino) {
+            self.displaced.insert(new, inode.ino);
+        }
+        if !keep_old {
+            self.displaced.remove_if(&old, |_, number| *number == inode.ino);
+        }
+    }
+
+    /// `lower` leads to `inode` too: it was copied up to it.
+    pub fn also(&self, lower: RealId, inode: &Inode) {
+        if self.devices.wanted(lower.dev, lower.ino) != Some(inode.ino) {
+            self.displaced.insert(lower, inode.ino);
+        }
     }
 
     /// Counts one more lookup of an inode that is known to be live.

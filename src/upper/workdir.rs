@@ -106,6 +106,11 @@ impl Upper {
         Ok((upper, layer))
     }
 
+    /// Whether the workdir says that its upper is of the `.wh.` dialect.
+    pub fn recorded_wh_files(work: &Path) -> bool {
+        rustix::fs::access(work.join(RECORD), rustix::fs::Access::EXISTS).is_ok()
+    }
+
     /// A name in `work` that nothing has.
     pub fn temp_name(&self) -> NameBuf {
         // Relaxed: only uniqueness matters; the workdir was empty when we took it.
