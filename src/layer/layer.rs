@@ -133,12 +133,19 @@ impl Layer {
 /// work only within one mount. `None` where that is not permitted or they share no mount.
 pub fn clone_common_mount(a: &Path, b: &Path) -> Option<(OwnedFd, OwnedFd)> {
     let (a, b) = (a.canonicalize().ok()?, b.canonicalize().ok()?);
-    let base: PathBuf =
-        a.components().zip(b.components()).take_while(|(x, y)| x == y).map(|(x, _)| x).collect();
+    let base: PathBuf = a
+        .components()
+        .zip(b.components())
+        .take_while(|(x, y)| x == y)
+        .map(|(x, _)| x)
+        .collect();
     let clone = clone_mount(CWD, &base).ok()?;
     let open = |path: &Path| -> Option<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let below = path.strip_prefix(&base).ok().filter(|p| !p.as_os_str().is_empty())?;
+        let below = path
+            .strip_prefix(&base)
+            .ok()
+            .filter(|p| !p.as_os_str().is_empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let fd = rustix::fs::openat2(&clone, below, flags, Mode::empty(), resolve).ok()?;
         let plain = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
@@ -148,7 +155,11 @@ pub fn clone_common_mount(a: &Path, b: &Path) -> Option<(OwnedFd, OwnedFd)> {
 }
 
 fn clone_mount(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    open_tree(dir, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+    open_tree(
+        dir,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
 }
 
 fn same_object(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {

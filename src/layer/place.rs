@@ -75,9 +75,7 @@ impl Place {
             Place::At(dir, name) => {
                 rustix::fs::openat(dir, &**name, flags | OFlags::NOFOLLOW, Mode::empty())
             }
-            Place::Fd(fd) if flags.contains(OFlags::PATH) => {
-                rustix::io::fcntl_dupfd_cloexec(fd, 0)
-            }
+            Place::Fd(fd) if flags.contains(OFlags::PATH) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
             Place::Fd(fd) => rustix::fs::open(proc_path(fd.as_fd()), flags, Mode::empty()),
         }
     }
@@ -171,7 +169,10 @@ const XATTR_MAX: usize = 65536;
 
 /// Splits the answer of listxattr(2).
 pub(super) fn split_names(list: &[u8]) -> Vec<NameBuf> {
-    list.split(|b| *b == 0).filter(|name| !name.is_empty()).map(NameBuf::from).collect()
+    list.split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(NameBuf::from)
+        .collect()
 }
 
 /// The magic link of a descriptor.

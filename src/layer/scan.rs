@@ -50,7 +50,13 @@ pub fn scan(dir: BorrowedFd<'_>, wh_files: WhFiles) -> Result<Listing> {
     .while_doing(|| "open a directory of a layer")?;
     let mut listing = Listing::default();
     let opacity = read_opacity(&fd, &mut listing).while_doing(|| "read opaque markers")?;
-    let mut scan = Scan { fd: fd.as_fd(), wh_files, opacity, last_whiteout: None, listing };
+    let mut scan = Scan {
+        fd: fd.as_fd(),
+        wh_files,
+        opacity,
+        last_whiteout: None,
+        listing,
+    };
     scan.read().while_doing(|| "list a directory of a layer")?;
     Ok(scan.listing)
 }
@@ -69,10 +75,14 @@ fn read_opacity(fd: &OwnedFd, listing: &mut Listing) -> Result<Opacity> {
         Some(names) => names.iter().any(|n| **n == *name.as_bytes()),
         None => true,
     };
-    listing.impure =
-        Namespace::ALL.iter().any(|namespace| present(namespace.name(Marker::Impure)));
+    listing.impure = Namespace::ALL
+        .iter()
+        .any(|namespace| present(namespace.name(Marker::Impure)));
     let mut found = Opacity::Clear;
-    for name in opaque::xattr_names().into_iter().filter(|name| present(name)) {
+    for name in opaque::xattr_names()
+        .into_iter()
+        .filter(|name| present(name))
+    {
         let mut value = [0u8; 16];
         match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
             Ok(len) => match opaque::decode(value.get(..len).unwrap_or_default()) {
@@ -129,7 +139,10 @@ impl Scan<'_> {
             Class::Object if self.is_whiteout(name, kind, ino) => {
                 self.listing.whiteouts.push(name.into());
             }
-            Class::Object => self.listing.entries.push(ListEntry { name: name.into(), kind }),
+            Class::Object => self.listing.entries.push(ListEntry {
+                name: name.into(),
+                kind,
+            }),
         }
         Ok(())
     }

@@ -50,14 +50,25 @@ mod tests {
 
     #[test]
     fn round_trip_and_malformed() {
-        for (text, base, difference) in
-            [("U+0", Base::Upper, 0), ("U-1", Base::Upper, -1), ("L+12", Base::Lower, 12)]
-        {
+        for (text, base, difference) in [
+            ("U+0", Base::Upper, 0),
+            ("U-1", Base::Upper, -1),
+            ("L+12", Base::Lower, 12),
+        ] {
             let nlink = Nlink { base, difference };
             assert_eq!(nlink.encode(), text);
             assert_eq!(Nlink::decode(text.as_bytes()), Some(nlink));
         }
-        for text in ["", "U", "U1", "X+1", "U+", "U+x", "L--1", "U+99999999999999999999"] {
+        for text in [
+            "",
+            "U",
+            "U1",
+            "X+1",
+            "U+",
+            "U+x",
+            "L--1",
+            "U+99999999999999999999",
+        ] {
             assert_eq!(Nlink::decode(text.as_bytes()), None, "{text}");
         }
     }

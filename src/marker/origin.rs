@@ -42,7 +42,11 @@ impl Origin {
     /// The bytes on disk; `None` if the handle does not fit the format.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let length = u8::try_from(HEADER + self.handle.len()).ok()?;
-        let endian = if cfg!(target_endian = "big") { FLAG_BIG_ENDIAN } else { 0 };
+        let endian = if cfg!(target_endian = "big") {
+            FLAG_BIG_ENDIAN
+        } else {
+            0
+        };
         let mut bytes = vec![0, MAGIC, length, endian, self.handle_type];
         bytes.extend_from_slice(&self.uuid);
         bytes.extend_from_slice(&self.handle);
@@ -52,7 +56,9 @@ impl Origin {
     /// Reads a marker. `None`: the origin is unknown (empty, malformed, of a newer version or of
     /// the other byte order), which the kernel treats alike.
     pub fn decode(bytes: &[u8]) -> Option<Origin> {
-        let [0, MAGIC, length, flags, handle_type, rest @ ..] = bytes else { return None };
+        let [0, MAGIC, length, flags, handle_type, rest @ ..] = bytes else {
+            return None;
+        };
         let (length, flags) = (usize::from(*length), *flags);
         if length < HEADER || length > bytes.len() || flags & !FLAGS_KNOWN != 0 {
             return None;
@@ -63,7 +69,11 @@ impl Origin {
         }
         let uuid = rest.get(..16)?.try_into().ok()?;
         let handle = bytes.get(HEADER..length)?.to_vec();
-        Some(Origin { uuid, handle_type: *handle_type, handle })
+        Some(Origin {
+            uuid,
+            handle_type: *handle_type,
+            handle,
+        })
     }
 
     /// The name of its entry in `work/index`: lower-case hex of the marker.
@@ -84,7 +94,9 @@ impl Origin {
             Some(u64::from(u32::from_ne_bytes(bytes)))
         };
         let u64_at = |at: usize| -> Option<u64> {
-            Some(u64::from_ne_bytes(self.handle.get(at..at + 8)?.try_into().ok()?))
+            Some(u64::from_ne_bytes(
+                self.handle.get(at..at + 8)?.try_into().ok()?,
+            ))
         };
         match (format, self.handle_type) {
             (HandleFormat::Ino32 | HandleFormat::Xfs, 1 | 2) => u32_at(0),
@@ -103,7 +115,11 @@ mod tests {
     fn ext4(ino: u32) -> Origin {
         let mut handle = ino.to_ne_bytes().to_vec();
         handle.extend_from_slice(&7u32.to_ne_bytes());
-        Origin { uuid: [9; 16], handle_type: 1, handle }
+        Origin {
+            uuid: [9; 16],
+            handle_type: 1,
+            handle,
+        }
     }
 
     #[test]
@@ -120,9 +136,13 @@ mod tests {
     #[test]
     fn malformed_is_unknown() {
         let good = ext4(1).encode().unwrap();
-        for (what, at, value) in
-            [("version", 0, 1), ("magic", 1, 0), ("length", 2, 30), ("short", 2, 20), ("flag", 3, 8)]
-        {
+        for (what, at, value) in [
+            ("version", 0, 1),
+            ("magic", 1, 0),
+            ("length", 2, 30),
+            ("short", 2, 20),
+            ("flag", 3, 8),
+        ] {
             let mut bad = good.clone();
             bad[at] = value;
             assert_eq!(Origin::decode(&bad), None, "{what}");

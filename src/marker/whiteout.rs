@@ -68,12 +68,18 @@ pub enum Class<'a> {
 /// Classifies an entry by `name` and `kind`. `.wh.` names count only as regular files: a character
 /// device called `.wh.f` is the kernel's whiteout of `.wh.f`.
 pub fn classify(name: &Name, kind: Kind, wh_files: WhFiles) -> Class<'_> {
-    let Some(target) = name.strip_prefix(WH_PREFIX) else { return Class::Object };
+    let Some(target) = name.strip_prefix(WH_PREFIX) else {
+        return Class::Object;
+    };
     if wh_files == WhFiles::Plain || kind == Kind::CharDev {
         return Class::Object;
     }
     if name == WH_OPAQUE {
-        return if kind == Kind::File { Class::Opaque } else { Class::Hidden };
+        return if kind == Kind::File {
+            Class::Opaque
+        } else {
+            Class::Hidden
+        };
     }
     if name == WH_STRAY_OPAQUE || name.starts_with(WH_AUFS) {
         return Class::Hidden;
@@ -109,7 +115,11 @@ mod tests {
             (".wh....", Kind::File, WhFiles::Meant, Whiteout(b"...")),
             (".whx", Kind::File, WhFiles::Meant, Object),
         ] {
-            assert_eq!(classify(name.as_bytes(), kind, wh), want, "{name} {kind:?} {wh:?}");
+            assert_eq!(
+                classify(name.as_bytes(), kind, wh),
+                want,
+                "{name} {kind:?} {wh:?}"
+            );
         }
     }
 }

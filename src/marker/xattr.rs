@@ -5,8 +5,8 @@
 //! user calls `trusted.overlay.x` is stored as `trusted.overlay.overlay.x` (kernel: fs/overlayfs,
 //! "escape"; one level per nesting).
 
-use crate::name::NAME_MAX;
 use crate::error::Errno;
+use crate::name::NAME_MAX;
 
 /// Which prefix the markers of an upper are written under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,9 @@ pub fn shown(disk: &[u8]) -> OnDisk<'_> {
         return OnDisk::Private;
     }
     for prefix in [TRUSTED.as_bytes(), USER.as_bytes()] {
-        let Some(rest) = disk.strip_prefix(prefix) else { continue };
+        let Some(rest) = disk.strip_prefix(prefix) else {
+            continue;
+        };
         return match rest.strip_prefix(b"overlay.".as_slice()) {
             Some(own) => OnDisk::Shown([prefix, own].concat().into()),
             None => OnDisk::Private,
@@ -105,9 +107,15 @@ pub fn on_disk(view: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Errno> {
         return Err(Errno::PERM);
     }
     for prefix in [TRUSTED.as_bytes(), USER.as_bytes()] {
-        let Some(rest) = view.strip_prefix(prefix) else { continue };
+        let Some(rest) = view.strip_prefix(prefix) else {
+            continue;
+        };
         let name = [prefix, b"overlay.", rest].concat();
-        return if name.len() > NAME_MAX { Err(Errno::OPNOTSUPP) } else { Ok(name.into()) };
+        return if name.len() > NAME_MAX {
+            Err(Errno::OPNOTSUPP)
+        } else {
+            Ok(name.into())
+        };
     }
     Ok(view.into())
 }
@@ -123,13 +131,24 @@ mod tests {
             ("security.capability", "security.capability"),
             ("trusted.overlay.opaque", "trusted.overlay.overlay.opaque"),
             ("user.overlay.opaque", "user.overlay.overlay.opaque"),
-            ("user.overlay.overlay.opaque", "user.overlay.overlay.overlay.opaque"),
+            (
+                "user.overlay.overlay.opaque",
+                "user.overlay.overlay.overlay.opaque",
+            ),
             ("user.overlayx", "user.overlayx"),
         ] {
             assert_eq!(on_disk(view.as_bytes()).unwrap(), disk.as_bytes(), "{view}");
-            assert_eq!(shown(disk.as_bytes()), OnDisk::Shown(view.as_bytes().into()), "{disk}");
+            assert_eq!(
+                shown(disk.as_bytes()),
+                OnDisk::Shown(view.as_bytes().into()),
+                "{disk}"
+            );
         }
-        for marker in ["trusted.overlay.opaque", "user.overlay.x", "user.fuseoverlayfs.opaque"] {
+        for marker in [
+            "trusted.overlay.opaque",
+            "user.overlay.x",
+            "user.fuseoverlayfs.opaque",
+        ] {
             assert_eq!(shown(marker.as_bytes()), OnDisk::Private, "{marker}");
         }
         assert_eq!(on_disk(b"user.fuseoverlayfs.opaque"), Err(Errno::PERM));

@@ -49,15 +49,22 @@ impl IndexCache {
     pub fn get(&self, ino: u64) -> Option<Arc<DirIndex>> {
         let found = self.indexes.get(&ino)?;
         // Relaxed: only orders evictions.
-        found.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        found.used.store(
+            self.clock.fetch_add(1, Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
         Some(Arc::clone(&found))
     }
 
     /// Remembers the index of directory `ino`.
     pub fn insert(&self, ino: u64, index: Index) -> Arc<DirIndex> {
-        self.unchecked.fetch_add(index.len() as u64 + 1, Ordering::Relaxed);
+        self.unchecked
+            .fetch_add(index.len() as u64 + 1, Ordering::Relaxed);
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
-        let index = Arc::new(DirIndex { index: RwLock::new(index), used });
+        let index = Arc::new(DirIndex {
+            index: RwLock::new(index),
+            used,
+        });
         self.indexes.insert(ino, Arc::clone(&index));
         index
     }
@@ -77,7 +84,13 @@ impl IndexCache {
         let mut all: Vec<(u64, u64, u64)> = self
             .indexes
             .iter()
-            .map(|e| (e.used.load(Ordering::Relaxed), *e.key(), e.read().len() as u64 + 1))
+            .map(|e| {
+                (
+                    e.used.load(Ordering::Relaxed),
+                    *e.key(),
+                    e.read().len() as u64 + 1,
+                )
+            })
             .collect();
         let mut sum: u64 = all.iter().map(|(_, _, names)| names).sum();
         all.sort_unstable();
@@ -95,8 +108,8 @@ impl IndexCache {
 
     /// How many indexes there are and how many names they hold.
     pub fn size(&self) -> (u64, u64) {
-        self.indexes
-            .iter()
-            .fold((0, 0), |(dirs, names), e| (dirs + 1, names + e.read().len() as u64))
+        self.indexes.iter().fold((0, 0), |(dirs, names), e| {
+            (dirs + 1, names + e.read().len() as u64)
+        })
     }
 }

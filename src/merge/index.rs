@@ -95,12 +95,21 @@ pub struct Index {
 impl Index {
     /// An index of no names; `key` must be the same for every life of the directory.
     pub fn empty(key: u64) -> Index {
-        Index { key, entries: BTreeMap::new(), visible: 0, version: 0, impure: false }
+        Index {
+            key,
+            entries: BTreeMap::new(),
+            visible: 0,
+            version: 0,
+            impure: false,
+        }
     }
 
     /// The index of a merged directory.
     pub fn new(key: u64, impure: bool, merged: HashMap<NameBuf, Merged>) -> Index {
-        let mut index = Index { impure, ..Index::empty(key) };
+        let mut index = Index {
+            impure,
+            ..Index::empty(key)
+        };
         let mut names: Vec<_> = merged.into_iter().collect();
         // By name, so that the cookies of colliding names come out the same each time.
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -120,7 +129,10 @@ impl Index {
 
     fn cookie(&self, name: &Name) -> Option<u64> {
         let hash = self.hash(name);
-        self.entries.range(hash..hash + PROBE).find(|(_, e)| *e.name == *name).map(|(c, _)| *c)
+        self.entries
+            .range(hash..hash + PROBE)
+            .find(|(_, e)| *e.name == *name)
+            .map(|(c, _)| *c)
     }
 
     /// The entry of a name, also if it is a whiteout.
@@ -131,7 +143,11 @@ impl Index {
     /// What is at a name, also if it is a whiteout.
     pub fn find(&self, name: &Name) -> Option<Found> {
         let entry = self.get(name)?;
-        Some(Found { top: entry.top.clone(), covers: entry.covers, hint: entry.hint() })
+        Some(Found {
+            top: entry.top.clone(),
+            covers: entry.covers,
+            hint: entry.hint(),
+        })
     }
 
     /// Puts `top` at `name`, whatever was there.
@@ -139,10 +155,17 @@ impl Index {
         self.version += 1;
         let cookie = self.cookie(name).unwrap_or_else(|| {
             let hash = self.hash(name);
-            (hash..).find(|c| !self.entries.contains_key(c)).unwrap_or(hash)
+            (hash..)
+                .find(|c| !self.entries.contains_key(c))
+                .unwrap_or(hash)
         });
         let shown = top != Top::Whiteout;
-        let entry = Entry { name: name.into(), top, covers, hint: AtomicU64::new(hint) };
+        let entry = Entry {
+            name: name.into(),
+            top,
+            covers,
+            hint: AtomicU64::new(hint),
+        };
         let old = self.entries.insert(cookie, entry);
         let was_shown = old.is_some_and(|e| e.top != Top::Whiteout);
         self.visible = self.visible + usize::from(shown) - usize::from(was_shown);
@@ -190,7 +213,10 @@ mod tests {
     use super::*;
 
     fn leaf() -> Top {
-        Top::Leaf { layer: 0, kind: Kind::File }
+        Top::Leaf {
+            layer: 0,
+            kind: Kind::File,
+        }
     }
 
     #[test]
@@ -201,11 +227,19 @@ mod tests {
         }
         let (mut cookie, mut seen, mut round) = (0, Vec::new(), 0);
         loop {
-            let chunk: Vec<_> =
-                index.after(cookie).take(10).map(|(c, e)| (c, e.name().to_vec())).collect();
+            let chunk: Vec<_> = index
+                .after(cookie)
+                .take(10)
+                .map(|(c, e)| (c, e.name().to_vec()))
+                .collect();
             let Some((last, _)) = chunk.last() else { break };
             cookie = *last;
-            seen.extend(chunk.into_iter().map(|(_, n)| n).filter(|n| n.starts_with(b"stable")));
+            seen.extend(
+                chunk
+                    .into_iter()
+                    .map(|(_, n)| n)
+                    .filter(|n| n.starts_with(b"stable")),
+            );
             index.set(format!("new{round}").as_bytes(), leaf(), false, 0);
             index.remove(format!("new{}", round / 2).as_bytes());
             round += 1;
@@ -223,7 +257,11 @@ mod tests {
             a.set(format!("{i}").as_bytes(), leaf(), false, 0);
             b.set(format!("{}", 99 - i).as_bytes(), leaf(), false, 0);
         }
-        let list = |i: &Index| i.after(0).map(|(c, e)| (c, e.name().to_vec())).collect::<Vec<_>>();
+        let list = |i: &Index| {
+            i.after(0)
+                .map(|(c, e)| (c, e.name().to_vec()))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(list(&a), list(&b));
     }
 
@@ -231,7 +269,10 @@ mod tests {
     fn whiteouts_are_found_but_not_listed() {
         let mut index = Index::empty(1);
         index.set(b"a", Top::Whiteout, true, 0);
-        assert_eq!((index.visible(), index.len(), index.after(0).count()), (0, 1, 0));
+        assert_eq!(
+            (index.visible(), index.len(), index.after(0).count()),
+            (0, 1, 0)
+        );
         index.set(b"a", leaf(), true, 5);
         assert_eq!((index.visible(), index.len()), (1, 1));
         assert_eq!(index.find(b"a").unwrap().hint, Some(5));

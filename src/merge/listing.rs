@@ -26,7 +26,11 @@ pub fn merge(
     listings: Vec<(LayerId, Listing)>,
     upper: Option<LayerId>,
 ) -> HashMap<NameBuf, Merged> {
-    let capacity = listings.iter().map(|(_, l)| l.entries.len()).max().unwrap_or(0);
+    let capacity = listings
+        .iter()
+        .map(|(_, l)| l.entries.len())
+        .max()
+        .unwrap_or(0);
     let mut view: HashMap<NameBuf, Merged> = HashMap::with_capacity(capacity);
     for (layer, listing) in listings.into_iter().rev() {
         let is_upper = upper == Some(layer);
@@ -37,7 +41,13 @@ pub fn merge(
         let delete = |view: &mut HashMap<NameBuf, Merged>, name: NameBuf| {
             let covers = below(view, &name);
             if is_upper {
-                view.insert(name, Merged { top: Top::Whiteout, covers });
+                view.insert(
+                    name,
+                    Merged {
+                        top: Top::Whiteout,
+                        covers,
+                    },
+                );
             } else {
                 view.remove(&name);
             }
@@ -55,9 +65,11 @@ pub fn merge(
             let covers = is_upper && below(&view, &entry.name)
                 || is_upper && kept_apart.get(&entry.name).copied().unwrap_or(false);
             let top = match (entry.kind, view.get(&entry.name).map(|m| &m.top)) {
-                (Kind::Dir, Some(Top::Dir(lower))) => {
-                    Top::Dir(std::iter::once(layer).chain(lower.iter().copied()).collect())
-                }
+                (Kind::Dir, Some(Top::Dir(lower))) => Top::Dir(
+                    std::iter::once(layer)
+                        .chain(lower.iter().copied())
+                        .collect(),
+                ),
                 (Kind::Dir, _) => Top::Dir(Box::new([layer])),
                 (kind, _) => Top::Leaf { layer, kind },
             };
@@ -82,9 +94,15 @@ mod tests {
             } else if let Some(n) = word.strip_prefix('.') {
                 l.wh_files.push(name(n));
             } else if let Some(n) = word.strip_suffix('/') {
-                l.entries.push(ListEntry { name: name(n), kind: Kind::Dir });
+                l.entries.push(ListEntry {
+                    name: name(n),
+                    kind: Kind::Dir,
+                });
             } else {
-                l.entries.push(ListEntry { name: name(word), kind: Kind::File });
+                l.entries.push(ListEntry {
+                    name: name(word),
+                    kind: Kind::File,
+                });
             }
         }
         l
@@ -93,8 +111,11 @@ mod tests {
     /// The merged directory as text: `a@1` file from layer 1, `d@1,2` directory of both, `!a`
     /// whiteout in the upper, a trailing `+`: covers something.
     fn check(layers: &[&str], want: &str) {
-        let listings =
-            layers.iter().enumerate().map(|(i, l)| (i as LayerId, listing(l))).collect();
+        let listings = layers
+            .iter()
+            .enumerate()
+            .map(|(i, l)| (i as LayerId, listing(l)))
+            .collect();
         let mut got: Vec<String> = merge(listings, Some(0))
             .into_iter()
             .map(|(name, m)| {

@@ -14,7 +14,10 @@ pub struct Stack {
 impl Stack {
     /// A directory of which only one layer knows.
     pub fn pure(layer: LayerId) -> Stack {
-        Stack { layers: Box::new([layer]), settled: true }
+        Stack {
+            layers: Box::new([layer]),
+            settled: true,
+        }
     }
 
     /// The layers that have the name; some may turn out to be hidden by an opaque one.
@@ -46,12 +49,20 @@ impl Stack {
     /// The same directory cut after the first `keep` layers, its opaque markers being known.
     pub fn settle(&self, keep: usize) -> Stack {
         let layers = self.layers.iter().copied().take(keep.max(1)).collect();
-        Stack { layers, settled: true }
+        Stack {
+            layers,
+            settled: true,
+        }
     }
 
     /// The same directory after it was copied up into `upper`.
     pub fn with_upper(&self, upper: LayerId) -> Stack {
-        let layers = std::iter::once(upper).chain(self.layers.iter().copied()).collect();
-        Stack { layers, settled: self.settled }
+        let layers = std::iter::once(upper)
+            .chain(self.layers.iter().copied())
+            .collect();
+        Stack {
+            layers,
+            settled: self.settled,
+        }
     }
 }

@@ -159,9 +159,13 @@ mod tests {
 
     #[test]
     fn privileges_are_cleared_as_the_kernel_does() {
-        for (perm, left) in
-            [(0o4755, 0o755), (0o2755, 0o755), (0o2745, 0o2745), (0o6777, 0o777), (0o1755, 0o1755)]
-        {
+        for (perm, left) in [
+            (0o4755, 0o755),
+            (0o2755, 0o755),
+            (0o2745, 0o2745),
+            (0o6777, 0o777),
+            (0o1755, 0o1755),
+        ] {
             assert_eq!(without_privileges(perm), left, "{perm:o}");
         }
     }

@@ -8,7 +8,10 @@ use crate::layer::Layer;
 impl Union {
     /// The layers, top to bottom.
     pub fn report_layers(&self) -> Vec<LayerReport> {
-        self.layers.iter().map(|layer| self.report_layer(layer)).collect()
+        self.layers
+            .iter()
+            .map(|layer| self.report_layer(layer))
+            .collect()
     }
 
     fn report_layer(&self, layer: &Layer) -> LayerReport {
@@ -30,12 +33,18 @@ impl Union {
         }
         let (major, minor) = (rustix::fs::major(layer.dev), rustix::fs::minor(layer.dev));
         LayerReport {
-            role: if upper.is_some() { Role::Upper } else { Role::Lower },
+            role: if upper.is_some() {
+                Role::Upper
+            } else {
+                Role::Lower
+            },
             path: layer.path.to_string_lossy().into_owned(),
             device: format!("{major}:{minor}"),
             filesystem: layer.filesystem(),
             whiteout: upper.map(|u| u.dialect.as_str().to_owned()),
-            markers: upper.and_then(|u| u.namespace).map(|n| n.prefix().to_owned()),
+            markers: upper
+                .and_then(|u| u.namespace)
+                .map(|n| n.prefix().to_owned()),
             capabilities,
         }
     }

@@ -39,7 +39,9 @@ impl Union {
         let mut missing = Vec::new();
         let mut at = Arc::clone(dir);
         while !is_upper(&at) {
-            let Some((parent, name)) = at.parent() else { return Err(Errno::NOENT.into()) };
+            let Some((parent, name)) = at.parent() else {
+                return Err(Errno::NOENT.into());
+            };
             missing.push((Arc::clone(&at), name));
             at = parent;
         }
@@ -51,7 +53,9 @@ impl Union {
 
     /// Copies up a directory whose parent is in the upper.
     fn copy_up_dir(&self, upper: &Upper, dir: &Arc<Inode>) -> Result<()> {
-        let Some((parent, name)) = dir.parent() else { return Err(Errno::NOENT.into()) };
+        let Some((parent, name)) = dir.parent() else {
+            return Err(Errno::NOENT.into());
+        };
         let own = dir.dir().ok_or(Errno::NOTDIR)?;
         let _parent_change = parent.dir().ok_or(Errno::NOTDIR)?.change.lock();
         let _change = own.change.lock();
@@ -98,7 +102,12 @@ impl Union {
         origin: Option<&Origin>,
     ) -> Result<(Staged<'a>, u64, Option<OwnedFd>)> {
         let origin = origin.and_then(Origin::encode);
-        let source = Source { place, attr: &stat.attr, keep, origin: origin.as_deref() };
+        let source = Source {
+            place,
+            attr: &stat.attr,
+            keep,
+            origin: origin.as_deref(),
+        };
         upper.stage_copy(&source)
     }
 
@@ -116,10 +125,16 @@ impl Union {
         if has_origin {
             self.note_impure(upper, parent, parent_fd);
         }
-        let times = place.stat().while_doing(|| "stat a directory of the upper")?.attr;
+        let times = place
+            .stat()
+            .while_doing(|| "stat a directory of the upper")?
+            .attr;
         publish(parent_fd).while_doing(|| "publish a copy")?;
         let (atime, mtime) = (SetTime::To(times.atime), SetTime::To(times.mtime));
-        best_effort("restore the times of a directory", set_times(&place, atime, mtime));
+        best_effort(
+            "restore the times of a directory",
+            set_times(&place, atime, mtime),
+        );
         Ok(())
     }
 
@@ -163,7 +178,11 @@ impl Union {
         let origin = self.origin_of(old.layer, &place);
         let (staged, copied, fd) = self.stage(upper, &place, &stat, keep, origin.as_ref())?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
-        let index_name = if linked { origin.as_ref().and_then(Origin::index_name) } else { None };
+        let index_name = if linked {
+            origin.as_ref().and_then(Origin::index_name)
+        } else {
+            None
+        };
         let index_name = index_name.map(|n| NameBuf::from(n.into_bytes()));
         let new = self.real_id(upper.layer, &copy);
         {
@@ -171,8 +190,10 @@ impl Union {
             state.has_origin = origin.is_some();
             if linked {
                 state.lower_id = Some(old);
-                state.link =
-                    Some(UnionLink { nlink: stat.attr.nlink, index_name: index_name.clone() });
+                state.link = Some(UnionLink {
+                    nlink: stat.attr.nlink,
+                    index_name: index_name.clone(),
+                });
             }
         }
         let published = match &index_name {
@@ -194,7 +215,9 @@ impl Union {
             self.remember_fd(inode, FileFd::new(fd, new, true));
         }
         self.counters.copy_ups.fetch_add(1, Ordering::Relaxed);
-        self.counters.copied_bytes.fetch_add(copied, Ordering::Relaxed);
+        self.counters
+            .copied_bytes
+            .fetch_add(copied, Ordering::Relaxed);
         Ok(())
     }
 
@@ -223,10 +246,18 @@ impl Union {
 
     /// Notes that `name` in `parent`, so far in a lower, is in the upper now.
     fn note_alias_in_upper(&self, upper: &Upper, inode: &Inode, parent: &Inode, name: &Name) {
-        if let Some(alias) = inode.state_mut().names.iter_mut().find(|a| a.is(parent, name)) {
+        if let Some(alias) = inode
+            .state_mut()
+            .names
+            .iter_mut()
+            .find(|a| a.is(parent, name))
+        {
             alias.layer = upper.layer;
         }
-        let top = Top::Leaf { layer: upper.layer, kind: inode.kind };
+        let top = Top::Leaf {
+            layer: upper.layer,
+            kind: inode.kind,
+        };
         self.note_in_upper(parent, name, top, inode.ino);
     }
 
@@ -241,13 +272,20 @@ impl Union {
         stat: &Stat,
     ) -> Result<()> {
         let difference = i64::from(stat.attr.nlink) - 1;
-        let nlink = Nlink { base: Base::Upper, difference };
+        let nlink = Nlink {
+            base: Base::Upper,
+            difference,
+        };
         upper.set_marker(&staged.place(), Marker::Nlink, nlink.encode().as_bytes())?;
         let dir = upper.links.dir().while_doing(|| "make the link index")?;
-        staged.publish_new(&dir, index_name).while_doing(|| "publish in the link index")?;
+        staged
+            .publish_new(&dir, index_name)
+            .while_doing(|| "publish in the link index")?;
         upper.links.note(index_name);
         loop {
-            let Some((parent, name)) = inode.parent() else { return Ok(()) };
+            let Some((parent, name)) = inode.parent() else {
+                return Ok(());
+            };
             self.upper_dir(&parent)?;
             let _change = parent.dir().ok_or(Errno::NOTDIR)?.change.lock();
             if inode.has_name(&parent, &name) {
@@ -297,10 +335,19 @@ impl Union {
         coming: i64,
     ) -> Result<()> {
         let link = inode.state().link.clone();
-        let Some(UnionLink { nlink, index_name: Some(_) }) = link else { return Ok(()) };
+        let Some(UnionLink {
+            nlink,
+            index_name: Some(_),
+        }) = link
+        else {
+            return Ok(());
+        };
         let real = i64::from(place.stat().while_doing(|| "stat a hard link")?.attr.nlink);
         let difference = i64::from(nlink) - (real + coming);
-        let nlink = Nlink { base: Base::Upper, difference };
+        let nlink = Nlink {
+            base: Base::Upper,
+            difference,
+        };
         upper.set_marker(place, Marker::Nlink, nlink.encode().as_bytes())?;
         Ok(())
     }

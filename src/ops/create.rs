@@ -66,7 +66,12 @@ impl Union {
             NewObject::Special(kind) => NewKind::Node(kind, 0),
             NewObject::Device(kind, rdev) => NewKind::Node(kind, rdev),
         };
-        let new = New { kind, perm: perm & 0o7777, uid: caller.uid, gid: caller.gid };
+        let new = New {
+            kind,
+            perm: perm & 0o7777,
+            uid: caller.uid,
+            gid: caller.gid,
+        };
         let _change = self.lock_dir(&dir)?;
         let covers = self.free_name(&dir, name)?;
         let fd = match covers {
@@ -80,7 +85,9 @@ impl Union {
         if let Some(fd) = fd {
             self.remember_fd(&inode, FileFd::new(fd, inode.id(), true));
         }
-        Ok(Entry { attr: self.view_attr(&inode, &stat) })
+        Ok(Entry {
+            attr: self.view_attr(&inode, &stat),
+        })
     }
 
     /// Takes the right to change `dir`, which must still exist.
@@ -127,7 +134,10 @@ impl Union {
     ) -> Result<Arc<Inode>> {
         let top = match kind {
             Kind::Dir => Top::Dir(Box::new([upper.layer])),
-            kind => Top::Leaf { layer: upper.layer, kind },
+            kind => Top::Leaf {
+                layer: upper.layer,
+                kind,
+            },
         };
         let inode = self.register_new(dir, name, top.clone(), stat)?;
         if let Some(own) = inode.dir() {
@@ -136,7 +146,9 @@ impl Union {
             let key = self.cookie_key();
             self.indexes.insert(inode.ino, Index::empty(key));
         }
-        self.index_locked(dir)?.write().set(name, top, covers, inode.ino);
+        self.index_locked(dir)?
+            .write()
+            .set(name, top, covers, inode.ino);
         Ok(inode)
     }
 }

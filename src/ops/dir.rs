@@ -61,7 +61,9 @@ impl Union {
                 .take(BATCH)
                 .map(|(c, e)| (c, e.name().into(), e.top.clone()))
                 .collect();
-            let Some((last, ..)) = batch.last() else { return Ok(()) };
+            let Some((last, ..)) = batch.last() else {
+                return Ok(());
+            };
             let last = *last;
             for (at, name, top) in &batch {
                 if !self.add_entry(&dir, *at, name, top, plus, add)? {
@@ -81,9 +83,17 @@ impl Union {
         let stat = self.stat(dir)?;
         let attr = self.view_attr(dir, &stat);
         let parent = dir.parent().map_or(ROOT, |(parent, _)| parent.ino);
-        let dot_dot = Attr { ino: parent, ..attr };
+        let dot_dot = Attr {
+            ino: parent,
+            ..attr
+        };
         for (at, name, attr) in [(DOT, &b"."[..], attr), (DOT_DOT, b"..", dot_dot)] {
-            let item = DirItem { name, cookie: at, attr, unknown: false };
+            let item = DirItem {
+                name,
+                cookie: at,
+                attr,
+                unknown: false,
+            };
             if at > cookie && !add(&item) {
                 return Ok(false);
             }
@@ -108,11 +118,21 @@ impl Union {
             Err(e) => {
                 tracing::debug!("{}/{}: {e}", dir.path(), name.escape_ascii());
                 let attr = stand_in(self.table.devices().synthetic(), top);
-                return Ok(add(&DirItem { name, cookie, attr, unknown: true }));
+                return Ok(add(&DirItem {
+                    name,
+                    cookie,
+                    attr,
+                    unknown: true,
+                }));
             }
         };
         let attr = self.view_attr(&inode, &stat);
-        let added = add(&DirItem { name, cookie, attr, unknown: false });
+        let added = add(&DirItem {
+            name,
+            cookie,
+            attr,
+            unknown: false,
+        });
         match (plus, added) {
             (true, false) => self.forget(inode.ino, 1),
             (true, true) => {}

@@ -24,7 +24,7 @@ const IDLE_MS: u64 = 1000;
 
 /// The descriptor of a regular file.
 #[derive(Debug)]
-pub struct FileFd {
+pub(super) struct FileFd {
     fd: OwnedFd,
     id: RealId,
     writable: bool,
@@ -41,7 +41,13 @@ impl FileFd {
     /// Takes a descriptor of the real object `id`.
     pub(super) fn new(fd: OwnedFd, id: RealId, writable: bool) -> FileFd {
         let used_ms = AtomicU64::new(now_ms());
-        FileFd { fd, id, writable, dirty: AtomicBool::new(false), used_ms }
+        FileFd {
+            fd,
+            id,
+            writable,
+            dirty: AtomicBool::new(false),
+            used_ms,
+        }
     }
 
     /// The descriptor.
@@ -73,7 +79,10 @@ impl Union {
     /// Remembers a descriptor as that of `inode`, in place of any other.
     pub(super) fn remember_fd(&self, inode: &Inode, fd: FileFd) -> Arc<FileFd> {
         let fd = Arc::new(fd);
-        for (_, old) in self.file_fds.insert(inode.ino, Arc::clone(&fd), FileFd::is_dirty) {
+        for (_, old) in self
+            .file_fds
+            .insert(inode.ino, Arc::clone(&fd), FileFd::is_dirty)
+        {
             if old.is_dirty() && old.id == fd.id {
                 fd.dirty.store(true, Ordering::Relaxed);
             }
@@ -83,7 +92,9 @@ impl Union {
 
     fn cached_fd(&self, inode: &Inode) -> Option<Arc<FileFd>> {
         // One of before a copy-up is of no use any more.
-        self.file_fds.get(inode.ino).filter(|fd| fd.id == inode.id())
+        self.file_fds
+            .get(inode.ino)
+            .filter(|fd| fd.id == inode.id())
     }
 
     /// A descriptor to read the data of `inode`.
@@ -127,7 +138,11 @@ impl Union {
 
     fn check_identity(&self, fd: &OwnedFd, id: RealId) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(fd)?;
-        if stat.st_ino != id.ino { Err(Errno::STALE) } else { Ok(()) }
+        if stat.st_ino != id.ino {
+            Err(Errno::STALE)
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads up to `size` bytes at `offset` into `buffer`, which is replaced; less only at the end.
@@ -183,7 +198,10 @@ impl Union {
                 Err(e) => return Err(e).while_doing(|| "write"),
             }
         }
-        Ok(Written { len, cleared_privileges })
+        Ok(Written {
+            len,
+            cleared_privileges,
+        })
     }
 
     /// fallocate(2) with the modes that the kernel passes on.
@@ -249,7 +267,10 @@ impl Union {
             Some(&mut written),
             len,
         )?;
-        Ok(Written { len, cleared_privileges })
+        Ok(Written {
+            len,
+            cleared_privileges,
+        })
     }
 
     /// Waits until what was written to a file is on disk; without its times if `data_only`.
@@ -258,7 +279,9 @@ impl Union {
     /// The upper's; also one of before that nobody was told yet.
     pub fn fsync(&self, ino: u64, data_only: bool) -> Result<()> {
         let inode = self.inode(ino)?;
-        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else { return Ok(()) };
+        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else {
+            return Ok(());
+        };
         if inode.id().layer != upper.layer {
             return Ok(()); // nothing of it was ever changed
         }
@@ -268,8 +291,14 @@ impl Union {
         let fd = self.read_fd(&inode)?;
         // Before the sync, so that a write that comes meanwhile counts again.
         let was_dirty = fd.dirty.swap(false, Ordering::Relaxed);
-        let synced = if data_only { rustix::fs::fdatasync(fd.fd()) } else { rustix::fs::fsync(fd.fd()) };
-        synced.inspect_err(|_| fd.dirty.store(was_dirty, Ordering::Relaxed)).while_doing(|| "sync")
+        let synced = if data_only {
+            rustix::fs::fdatasync(fd.fd())
+        } else {
+            rustix::fs::fsync(fd.fd())
+        };
+        synced
+            .inspect_err(|_| fd.dirty.store(was_dirty, Ordering::Relaxed))
+            .while_doing(|| "sync")
     }
 
     /// Waits until the names of a directory are on disk.
@@ -278,7 +307,9 @@ impl Union {
     /// The upper's.
     pub fn fsync_dir(&self, ino: u64) -> Result<()> {
         let dir = self.dir(ino)?;
-        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else { return Ok(()) };
+        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else {
+            return Ok(());
+        };
         if dir.id().layer != upper.layer {
             return Ok(());
         }
@@ -305,7 +336,9 @@ impl Union {
         let now = now_ms();
         let mut dirty = Vec::new();
         for (ino, fd) in self.file_fds.values() {
-            let Some(inode) = self.table.get(ino) else { continue };
+            let Some(inode) = self.table.get(ino) else {
+                continue;
+            };
             if fd.writable && now.saturating_sub(fd.used_ms.load(Ordering::Relaxed)) >= IDLE_MS {
                 self.downgrade(&inode, &fd);
             } else if fd.is_dirty() {
@@ -330,7 +363,9 @@ impl Union {
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         // One that its own mode forbids to open again stays as it is.
-        let Ok(fd) = rustix::fs::open(path, flags, rustix::fs::Mode::empty()) else { return };
+        let Ok(fd) = rustix::fs::open(path, flags, rustix::fs::Mode::empty()) else {
+            return;
+        };
         if rustix::process::geteuid().is_root() || self.could_write_again(inode) {
             let fd = FileFd::new(fd, old.id, false);
             fd.dirty.store(old.is_dirty(), Ordering::Relaxed);
@@ -339,12 +374,15 @@ impl Union {
     }
 
     fn could_write_again(&self, inode: &Arc<Inode>) -> bool {
-        self.with_place(inode, |place| place.open(OFlags::WRONLY | OFlags::NONBLOCK)).is_ok()
+        self.with_place(inode, |place| place.open(OFlags::WRONLY | OFlags::NONBLOCK))
+            .is_ok()
     }
 
     /// Syncs a file on nobody's behalf; its next fsync tells the error.
     fn sync_for_good(&self, ino: u64, fd: &FileFd) {
-        let Some(inode) = self.table.get(ino) else { return };
+        let Some(inode) = self.table.get(ino) else {
+            return;
+        };
         fd.dirty.store(false, Ordering::Relaxed);
         if self.upper.as_ref().is_some_and(|u| u.volatile) {
             return;

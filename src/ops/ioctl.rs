@@ -35,13 +35,18 @@ impl Union {
                 sys::get_fsxattr(fd.as_fd())?.to_vec()
             }
             sys::FS_IOC_SETFLAGS => {
-                let flags = input.get(..4).and_then(|b| b.try_into().ok()).ok_or(Errno::INVAL)?;
+                let flags = input
+                    .get(..4)
+                    .and_then(|b| b.try_into().ok())
+                    .ok_or(Errno::INVAL)?;
                 let fd = self.open_changed_for_ioctl(&inode)?;
                 sys::set_flags(fd.as_fd(), u32::from_ne_bytes(flags))?;
                 Vec::new()
             }
             sys::FS_IOC_FSSETXATTR => {
-                let value = input.get(..sys::FSXATTR_LEN).and_then(|b| b.try_into().ok());
+                let value = input
+                    .get(..sys::FSXATTR_LEN)
+                    .and_then(|b| b.try_into().ok());
                 let fd = self.open_changed_for_ioctl(&inode)?;
                 sys::set_fsxattr(fd.as_fd(), &value.ok_or(Errno::INVAL)?)?;
                 Vec::new()

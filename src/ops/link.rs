@@ -49,12 +49,19 @@ impl Union {
                 link.nlink += 1;
             }
         }
-        let top = Top::Leaf { layer: upper.layer, kind: inode.kind };
+        let top = Top::Leaf {
+            layer: upper.layer,
+            kind: inode.kind,
+        };
         let covers = covers.unwrap_or(false);
-        self.index_locked(&dir)?.write().set(new_name, top, covers, inode.ino);
+        self.index_locked(&dir)?
+            .write()
+            .set(new_name, top, covers, inode.ino);
         self.table.count(&inode);
         let stat = self.stat(&inode)?;
-        Ok(Entry { attr: self.view_attr(&inode, &stat) })
+        Ok(Entry {
+            attr: self.view_attr(&inode, &stat),
+        })
     }
 
     fn link_count(&self, inode: &Arc<Inode>) -> Result<u32> {
@@ -71,6 +78,7 @@ impl Union {
         if inode.kind != Kind::Symlink {
             return Err(Errno::INVAL.into());
         }
-        self.with_place(&inode, |place| place.read_link()).while_doing(|| "read a symlink")
+        self.with_place(&inode, |place| place.read_link())
+            .while_doing(|| "read a symlink")
     }
 }

@@ -54,7 +54,9 @@ impl Union {
         }
         let dir = self.dir(parent)?;
         let (inode, stat) = self.child(&dir, name, Count::Yes)?;
-        Ok(Entry { attr: self.view_attr(&inode, &stat) })
+        Ok(Entry {
+            attr: self.view_attr(&inode, &stat),
+        })
     }
 
     /// The kernel forgets `n` lookups of `ino`.
@@ -199,7 +201,8 @@ impl Union {
         count: Count,
     ) -> Result<(Arc<Inode>, Stat)> {
         let index = self.index_locked(dir)?;
-        self.try_child(dir, name, count, &index)?.ok_or(Errno::STALE.into())
+        self.try_child(dir, name, count, &index)?
+            .ok_or(Errno::STALE.into())
     }
 
     /// One try; `None` if the directory was changed meanwhile.
@@ -217,7 +220,10 @@ impl Union {
         let Some(found) = found.filter(|f| f.top != Top::Whiteout) else {
             return Err(Errno::NOENT.into());
         };
-        if let Some(inode) = found.hint.and_then(|ino| self.known_child(dir, name, ino, count)) {
+        if let Some(inode) = found
+            .hint
+            .and_then(|ino| self.known_child(dir, name, ino, count))
+        {
             return match self.stat(&inode) {
                 Ok(stat) => Ok(Some((inode, stat))),
                 Err(e) => {
@@ -229,7 +235,11 @@ impl Union {
         let Some(known) = self.identify(dir, name, &found, index)? else {
             // A whiteout after all, or gone.
             let changed = index.read().version() != version;
-            return if changed { Ok(None) } else { Err(Errno::NOENT.into()) };
+            return if changed {
+                Ok(None)
+            } else {
+                Err(Errno::NOENT.into())
+            };
         };
         let stat = known.stat;
         let inode = self.register(dir, name, found.top, known, count);
@@ -262,13 +272,7 @@ impl Union {
     }
 
     /// The live inode with number `ino`, if `name` in `dir` is one of its names.
-    fn known_child(
-        &self,
-        dir: &Inode,
-        name: &Name,
-        ino: u64,
-        count: Count,
-    ) -> Option<Arc<Inode>> {
+    fn known_child(&self, dir: &Inode, name: &Name, ino: u64, count: Count) -> Option<Arc<Inode>> {
         self.table
             .with(ino, |inode| {
                 if !inode.has_name(dir, name) {
@@ -299,9 +303,13 @@ impl Union {
         let fd = self.dir_fd(dir, layer)?;
         let stat = match Stat::at(fd.as_fd(), name) {
             Err(Errno::NOENT) => return Ok(None),
-            result => result.while_doing(|| format!("stat {} in layer {layer}", name.escape_ascii()))?,
+            result => {
+                result.while_doing(|| format!("stat {} in layer {layer}", name.escape_ascii()))?
+            }
         };
-        if stat.attr.kind == Kind::File && stat.attr.size == 0 && self.may_be_whiteout(layer)
+        if stat.attr.kind == Kind::File
+            && stat.attr.size == 0
+            && self.may_be_whiteout(layer)
             && has_whiteout_xattr(fd.as_fd(), name)
         {
             index.write().remove(name);
@@ -309,11 +317,17 @@ impl Union {
         }
         let id = self.real_id(layer, &stat);
         let place = Place::At(fd, name.into());
-        if self.table.find(id).is_none() && (stat.attr.kind == Kind::Dir) != matches!(found.top, Top::Dir(_)) {
+        if self.table.find(id).is_none()
+            && (stat.attr.kind == Kind::Dir) != matches!(found.top, Top::Dir(_))
+        {
             return Err(Errno::STALE.into()); // the layer was changed under us
         }
         if in_upper {
-            let origin = if index.read().impure { self.read_origin(&place)? } else { None };
+            let origin = if index.read().impure {
+                self.read_origin(&place)?
+            } else {
+                None
+            };
             return Ok(Some(self.identify_upper(id, &stat, &place, origin)?));
         }
         if stat.attr.kind != Kind::Dir && stat.attr.nlink > 1 {
@@ -323,7 +337,15 @@ impl Union {
         }
         let wanted = self.table.devices().wanted(id.dev, id.ino);
         let (lower_id, link, has_origin) = (None, None, false);
-        Ok(Some(Known { id, wanted, lower_id, link, has_origin, alias_layer: layer, stat }))
+        Ok(Some(Known {
+            id,
+            wanted,
+            lower_id,
+            link,
+            has_origin,
+            alias_layer: layer,
+            stat,
+        }))
     }
 
     /// Xattr whiteouts count in lowers always, in the upper where it may hold some.
@@ -354,7 +376,10 @@ impl Union {
         origin: Option<Origin>,
     ) -> Result<Known> {
         let natural = self.table.devices().wanted(id.dev, id.ino);
-        let wanted = origin.as_ref().and_then(|o| self.origin_number(o)).or(natural);
+        let wanted = origin
+            .as_ref()
+            .and_then(|o| self.origin_number(o))
+            .or(natural);
         let mut link = None;
         if let (Some(origin), Some(upper)) = (&origin, &self.upper) {
             let name = origin.index_name().map(|n| NameBuf::from(n.into_bytes()));
@@ -362,7 +387,10 @@ impl Union {
                 let same = upper.links.find(&name).and_then(|p| p.stat().ok());
                 if same.is_some_and(|s| s.attr.ino == stat.attr.ino) {
                     let nlink = self.read_nlink(place, stat, None)?;
-                    link = Some(UnionLink { nlink, index_name: Some(name) });
+                    link = Some(UnionLink {
+                        nlink,
+                        index_name: Some(name),
+                    });
                 }
             }
         }
@@ -383,18 +411,25 @@ impl Union {
         let Some(upper) = self.upper.as_ref().filter(|u| !u.links.is_empty()) else {
             return Ok(None);
         };
-        let Some(origin) = self.origin_of(id.layer, place) else { return Ok(None) };
+        let Some(origin) = self.origin_of(id.layer, place) else {
+            return Ok(None);
+        };
         let Some(name) = origin.index_name().map(|n| NameBuf::from(n.into_bytes())) else {
             return Ok(None);
         };
-        let Some(indexed) = upper.links.find(&name) else { return Ok(None) };
+        let Some(indexed) = upper.links.find(&name) else {
+            return Ok(None);
+        };
         let real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
         let nlink = self.read_nlink(&indexed, &real, Some(stat.attr.nlink))?;
         Ok(Some(Known {
             id: self.real_id(upper.layer, &real),
             wanted: self.table.devices().wanted(id.dev, id.ino),
             lower_id: Some(id),
-            link: Some(UnionLink { nlink, index_name: Some(name) }),
+            link: Some(UnionLink {
+                nlink,
+                index_name: Some(name),
+            }),
             has_origin: true,
             alias_layer: id.layer,
             stat: real,
@@ -410,10 +445,14 @@ impl Union {
         }
         let real = i64::from(stat.attr.nlink);
         let nlink = match stored {
-            Some(Nlink { base: Base::Upper, difference }) => real + difference,
-            Some(Nlink { base: Base::Lower, difference }) => {
-                lower.map_or(real - 1, i64::from) + difference
-            }
+            Some(Nlink {
+                base: Base::Upper,
+                difference,
+            }) => real + difference,
+            Some(Nlink {
+                base: Base::Lower,
+                difference,
+            }) => lower.map_or(real - 1, i64::from) + difference,
             None => real - 1,
         };
         Ok(u32::try_from(nlink.max(1)).unwrap_or(u32::MAX))
@@ -428,18 +467,20 @@ impl Union {
         };
         let handle = handle.ok()?;
         let handle_type = u8::try_from(handle.kind).ok()?;
-        Some(Origin { uuid: layer.uuid, handle_type, handle: handle.bytes })
+        Some(Origin {
+            uuid: layer.uuid,
+            handle_type,
+            handle: handle.bytes,
+        })
     }
 
     /// The number of the object that an origin marker names, if its layer is among ours.
     fn origin_number(&self, origin: &Origin) -> Option<u64> {
-        let layer = self
-            .layers
-            .iter()
-            .skip(1)
-            .find(|l| l.uuid == origin.uuid)?;
+        let layer = self.layers.iter().skip(1).find(|l| l.uuid == origin.uuid)?;
         let ino = origin.inode_number(layer.handle_format())?;
-        self.table.devices().wanted(self.table.devices().index(layer.dev), ino)
+        self.table
+            .devices()
+            .wanted(self.table.devices().index(layer.dev), ino)
     }
 
     /// Makes (or finds) the inode of an object and gives it this name.
@@ -451,7 +492,15 @@ impl Union {
         known: Known,
         count: Count,
     ) -> Arc<Inode> {
-        let Known { id, wanted, lower_id, link, has_origin, alias_layer, stat } = known;
+        let Known {
+            id,
+            wanted,
+            lower_id,
+            link,
+            has_origin,
+            alias_layer,
+            stat,
+        } = known;
         let kind = stat.attr.kind;
         let stack = match top {
             Top::Dir(layers) => Some(Stack::candidates(layers)),

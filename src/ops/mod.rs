@@ -43,9 +43,11 @@ pub use rename::RenameMode;
 pub use report::{Inspect, LayerReport, OpStats, Role, Stats};
 pub use statfs::StatFs;
 
+use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
 use crate::layer::{Layer, LayerId};
 use crate::merge::IndexCache;
+use crate::name::Name;
 use crate::tree::{FdCache, Inode, Table};
 use crate::upper::Upper;
 use file::FileFd;
@@ -117,6 +119,28 @@ impl Union {
     /// The id of the writable layer, if there is one.
     fn upper_id(&self) -> Option<LayerId> {
         self.upper.as_ref().map(|u| u.layer)
+    }
+
+    /// Whether anything can be changed.
+    pub fn is_writable(&self) -> bool {
+        self.upper.is_some()
+    }
+
+    /// Whether a change of the object would first have to copy a lower file: that takes long.
+    pub fn would_copy(&self, ino: u64) -> bool {
+        let in_lower = |inode: &Inode| self.upper_id() != Some(inode.id().layer);
+        self.is_writable()
+            && self
+                .table
+                .with(ino, |i| i.kind == Kind::File && in_lower(i))
+                .unwrap_or(false)
+    }
+
+    /// The same of the object at a name, as far as memory knows.
+    pub fn would_copy_child(&self, parent: u64, name: &Name) -> bool {
+        let index = self.indexes.get(parent);
+        let ino = index.and_then(|i| i.read().get(name).and_then(|e| e.hint()));
+        ino.is_some_and(|ino| self.would_copy(ino))
     }
 
     /// A layer by its id.

@@ -1,7 +1,7 @@
 //! Opens a union: every layer, then the root.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -40,14 +40,20 @@ impl Union {
             layers.push(Layer::open(id, path, WhFiles::Meant)?);
         }
         let Some(top) = layers.first() else {
-            return Err(SetupError::new("cannot mount: no layer given (--lower DIR)"));
+            return Err(SetupError::new(
+                "cannot mount: no layer given (--lower DIR)",
+            ));
         };
         let stat = top
             .root_place()
             .stat()
             .map_err(|e| SetupError::at("read layer", &top.path, e))?;
         let devices = Devices::default();
-        let id = RealId { layer: 0, dev: devices.index(stat.dev), ino: stat.attr.ino };
+        let id = RealId {
+            layer: 0,
+            dev: devices.index(stat.dev),
+            ino: stat.attr.ino,
+        };
         let stack = Stack::candidates((0..layers.len() as LayerId).collect());
         let root = Arc::new(Inode::new(ROOT, Kind::Dir, id, None, Some(stack)));
         let limit = descriptor_limit();
@@ -89,7 +95,10 @@ fn open_upper(given: &UpperConfig) -> Result<(Upper, Layer), SetupError> {
 /// An upper that will not be written is one more lower, read in its own dialect.
 fn open_read_only_upper(given: &UpperConfig) -> Result<Layer, SetupError> {
     let asked = given.whiteout == WhiteoutChoice::File;
-    let wh_files =
-        if asked || Upper::recorded_wh_files(&given.work) { WhFiles::Meant } else { WhFiles::Plain };
+    let wh_files = if asked || Upper::recorded_wh_files(&given.work) {
+        WhFiles::Meant
+    } else {
+        WhFiles::Plain
+    };
     Layer::open(0, &given.upper, wh_files)
 }

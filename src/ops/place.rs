@@ -39,7 +39,8 @@ impl Union {
         };
         for (ino, name) in missing.into_iter().rev() {
             fd = Arc::new(self.layer(layer)?.open_dir_at(fd.as_fd(), &name)?);
-            self.dir_fds.insert((ino, layer), Arc::clone(&fd), |_| false);
+            self.dir_fds
+                .insert((ino, layer), Arc::clone(&fd), |_| false);
         }
         Ok(fd)
     }
@@ -62,7 +63,11 @@ impl Union {
         if let Some(place) = self.indexed_place(&state) {
             return Ok(place);
         }
-        let alias = state.names.iter().chain(&state.past).find(|a| a.layer == layer);
+        let alias = state
+            .names
+            .iter()
+            .chain(&state.past)
+            .find(|a| a.layer == layer);
         let alias = alias.ok_or(Errno::STALE)?;
         let (parent, name) = (Arc::clone(&alias.parent), alias.name.clone());
         drop(state);
@@ -110,7 +115,11 @@ impl Union {
 
     /// The identity of a real object.
     pub(super) fn real_id(&self, layer: LayerId, stat: &Stat) -> RealId {
-        RealId { layer, dev: self.table.devices().index(stat.dev), ino: stat.attr.ino }
+        RealId {
+            layer,
+            dev: self.table.devices().index(stat.dev),
+            ino: stat.attr.ino,
+        }
     }
 
     /// The attributes of `inode` in the view, from those of its real object.

@@ -110,8 +110,12 @@ impl Union {
     /// `ENOTEMPTY` unless `dir`, whose change lock the caller holds, shows no name.
     pub(super) fn require_empty(&self, dir: &Arc<Inode>) -> Result<()> {
         let index = self.index_locked(dir)?;
-        let names: Vec<NameBuf> =
-            index.read().after(0).take(2).map(|(_, e)| e.name().into()).collect();
+        let names: Vec<NameBuf> = index
+            .read()
+            .after(0)
+            .take(2)
+            .map(|(_, e)| e.name().into())
+            .collect();
         for name in names {
             match self.child_locked(dir, &name, Count::No) {
                 // An empty file that turned out to be a whiteout has left the index by now.
@@ -130,12 +134,7 @@ impl Union {
     }
 
     /// What `dir` has at `name`, if that still is `inode`; the caller holds the change lock.
-    pub(super) fn find_same(
-        &self,
-        dir: &Arc<Inode>,
-        name: &Name,
-        inode: &Inode,
-    ) -> Result<Found> {
+    pub(super) fn find_same(&self, dir: &Arc<Inode>, name: &Name, inode: &Inode) -> Result<Found> {
         let index = self.index_locked(dir)?;
         let found = index.read().find(name);
         match found {
@@ -169,7 +168,11 @@ impl Union {
     }
 
     fn has_upper_alias(&self, upper: &Upper, inode: &Inode, dir: &Inode, name: &Name) -> bool {
-        inode.state().names.iter().any(|a| a.is(dir, name) && a.layer == upper.layer)
+        inode
+            .state()
+            .names
+            .iter()
+            .any(|a| a.is(dir, name) && a.layer == upper.layer)
     }
 
     /// Before an object loses the name `at` in the upper: stores the link count of a hard link, and
@@ -184,11 +187,20 @@ impl Union {
         let place = Place::at(Arc::clone(dir), name);
         self.store_nlink(upper, inode, &place, 0)?;
         let state = inode.state();
-        let others = state.names.iter().filter(|a| a.layer == upper.layer).count() > 1;
-        let indexed = state.link.as_ref().is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
+        let others = state
+            .names
+            .iter()
+            .filter(|a| a.layer == upper.layer)
+            .count()
+            > 1;
+        let indexed = state
+            .link
+            .as_ref()
+            .is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
         let pinned = state.pin.is_some();
         drop(state);
-        let known = inode.lookups.load(Ordering::Relaxed) > 0 || inode.kids.load(Ordering::Relaxed) > 0;
+        let known =
+            inode.lookups.load(Ordering::Relaxed) > 0 || inode.kids.load(Ordering::Relaxed) > 0;
         if others || indexed || pinned || !known {
             return Ok(());
         }
@@ -201,10 +213,14 @@ impl Union {
         let scarce = self.counters.pins.load(Ordering::Relaxed) >= self.pin_limit;
         if scarce && inode.kind != Kind::Dir {
             let name = upper.temp_name();
-            upper.link(place, &upper.work, &name, false).while_doing(|| "park a removed file")?;
+            upper
+                .link(place, &upper.work, &name, false)
+                .while_doing(|| "park a removed file")?;
             return Ok(Pin::Parked(name));
         }
-        let fd = place.open(OFlags::PATH).while_doing(|| "pin a removed object")?;
+        let fd = place
+            .open(OFlags::PATH)
+            .while_doing(|| "pin a removed object")?;
         self.counters.pins.fetch_add(1, Ordering::Relaxed);
         Ok(Pin::Fd(Arc::new(fd)))
     }
@@ -249,7 +265,8 @@ impl Union {
                 unindexed = link.index_name.take();
             }
         }
-        let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0) {
+        let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0)
+        {
             state.past.replace(alias)
         } else {
             Some(alias)
@@ -257,7 +274,10 @@ impl Union {
         drop(state);
         drop(dropped);
         if let Some(name) = unindexed {
-            best_effort("remove an entry of the link index", upper.links.remove(&name));
+            best_effort(
+                "remove an entry of the link index",
+                upper.links.remove(&name),
+            );
         }
     }
 }

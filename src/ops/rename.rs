@@ -42,7 +42,10 @@ struct Side<'a> {
 
 impl Side<'_> {
     fn end(&self) -> End<'_> {
-        End { dir: &self.fd, name: self.name }
+        End {
+            dir: &self.fd,
+            name: self.name,
+        }
     }
 }
 
@@ -105,8 +108,18 @@ impl Union {
         let to_fd = self.upper_dir(new_dir)?;
         let _renames = (dir.ino != new_dir.ino).then(|| self.renames.lock());
         let _locks = self.lock_dirs(dir, new_dir)?;
-        let from = Side { dir, fd: from_fd, name, inode: Some(Arc::clone(source)) };
-        let to = Side { dir: new_dir, fd: to_fd, name: new_name, inode: target.cloned() };
+        let from = Side {
+            dir,
+            fd: from_fd,
+            name,
+            inode: Some(Arc::clone(source)),
+        };
+        let to = Side {
+            dir: new_dir,
+            fd: to_fd,
+            name: new_name,
+            inode: target.cloned(),
+        };
         let found = self.find_same(dir, name, source)?;
         let new_found = self.expect_target(&to)?;
         if source.kind == Kind::Dir && is_below(new_dir, source) {
@@ -158,7 +171,11 @@ impl Union {
             Some(target) => self.find_same(to.dir, to.name, target).map(Some),
             None => {
                 let covers = self.free_name(to.dir, to.name)?;
-                Ok(covers.map(|covers| Found { top: Top::Whiteout, covers, hint: None }))
+                Ok(covers.map(|covers| Found {
+                    top: Top::Whiteout,
+                    covers,
+                    hint: None,
+                }))
             }
         }
     }
@@ -172,7 +189,9 @@ impl Union {
         found: &Found,
         new_found: Option<&Found>,
     ) -> Result<()> {
-        let Some(source) = &from.inode else { return Err(Errno::NOENT.into()) };
+        let Some(source) = &from.inode else {
+            return Err(Errno::NOENT.into());
+        };
         let is_dir = source.kind == Kind::Dir;
         self.link_up_if_linked(upper, source, from.dir, from.name)?;
         let _target_change = match &to.inode {
@@ -206,7 +225,11 @@ impl Union {
         if source.state().has_origin {
             self.note_impure(upper, to.dir, &to.fd);
         }
-        let plan = Move { is_dir, leave_whiteout: found.covers, target };
+        let plan = Move {
+            is_dir,
+            leave_whiteout: found.covers,
+            target,
+        };
         if let Err(e) = upper.rename(from.end(), to.end(), plan) {
             if let Some(inode) = &to.inode {
                 self.undo_pin(inode);
@@ -230,13 +253,19 @@ impl Union {
         let Some(inode) = &to.inode else {
             let index = self.index_locked(to.dir)?;
             let whiteout = index.read().get(to.name).is_some();
-            return Ok(if whiteout { Target::Whiteout } else { Target::Nothing });
+            return Ok(if whiteout {
+                Target::Whiteout
+            } else {
+                Target::Nothing
+            });
         };
         let in_upper = match inode.dir() {
             Some(dir) => dir.stack().top() == upper.layer,
-            None => {
-                inode.state().names.iter().any(|a| a.is(to.dir, to.name) && a.layer == upper.layer)
-            }
+            None => inode
+                .state()
+                .names
+                .iter()
+                .any(|a| a.is(to.dir, to.name) && a.layer == upper.layer),
         };
         Ok(match (in_upper, inode.kind) {
             (false, _) => Target::Nothing,
@@ -247,7 +276,9 @@ impl Union {
 
     /// Whether the directory at the new name, empty in the view, has anything on disk.
     fn holds_markers(&self, to: &Side<'_>) -> Result<bool> {
-        let Some(dir) = &to.inode else { return Ok(false) };
+        let Some(dir) = &to.inode else {
+            return Ok(false);
+        };
         let merged = dir.dir().is_some_and(|d| d.stack().is_merged());
         let index = self.index_locked(dir)?;
         // A sentinel does not show in the index; only the `.wh.` dialect writes them.
@@ -311,9 +342,14 @@ impl Union {
         drop(old);
         let top = match inode.kind {
             Kind::Dir => Top::Dir(Box::new([upper.layer])),
-            kind => Top::Leaf { layer: upper.layer, kind },
+            kind => Top::Leaf {
+                layer: upper.layer,
+                kind,
+            },
         };
-        self.index_locked(to.dir)?.write().set(to.name, top, covers, inode.ino);
+        self.index_locked(to.dir)?
+            .write()
+            .set(to.name, top, covers, inode.ino);
         Ok(())
     }
 }

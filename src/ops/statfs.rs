@@ -30,7 +30,8 @@ impl Union {
     /// # Errors
     /// Those of fstatvfs(3).
     pub fn statfs(&self) -> Result<StatFs> {
-        let st = rustix::fs::fstatvfs(&self.layer(0)?.root).while_doing(|| "stat the filesystem")?;
+        let st =
+            rustix::fs::fstatvfs(&self.layer(0)?.root).while_doing(|| "stat the filesystem")?;
         let namelen = match &self.upper {
             Some(upper) => st.f_namemax.min(upper.name_max() as u64),
             None => st.f_namemax,

@@ -11,19 +11,21 @@ use crate::name::NameBuf;
 /// Access control lists change mode bits too.
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 
-/// Whether an attribute changes what the kernel has cached of the object's mode.
-pub(crate) fn changes_mode(name: &[u8]) -> bool {
-    name == ACL_ACCESS
-}
-
 impl Union {
+    /// Whether an attribute changes what the kernel has cached of the object's mode.
+    pub fn changes_mode(name: &[u8]) -> bool {
+        name == ACL_ACCESS
+    }
+
     /// The value of an attribute.
     ///
     /// # Errors
     /// `ENODATA` if there is none, or the filesystem has none at all.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         let inode = self.inode(ino)?;
-        let Ok(disk) = on_disk(name) else { return Err(Errno::NODATA.into()) };
+        let Ok(disk) = on_disk(name) else {
+            return Err(Errno::NODATA.into());
+        };
         let value = self.with_place(&inode, |place| place.get_xattr(&disk))?;
         value.ok_or(Errno::NODATA.into())
     }

@@ -33,7 +33,10 @@ pub fn as_owner<T>(uid: u32, gid: u32, f: impl FnOnce() -> T) -> T {
     // SAFETY: as above; both return the previous value.
     let _restore = unsafe {
         let gid = libc::setfsgid(gid);
-        Restore { uid: libc::setfsuid(uid), gid }
+        Restore {
+            uid: libc::setfsuid(uid),
+            gid,
+        }
     };
     f()
 }

@@ -29,9 +29,17 @@ struct RawHandle {
 /// `EOPNOTSUPP` where the filesystem has no handles.
 pub fn handle_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<FileHandle, Errno> {
     let c_name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
-    let mut raw = RawHandle { bytes: MAX_HANDLE as u32, kind: 0, data: [0; MAX_HANDLE] };
+    let mut raw = RawHandle {
+        bytes: MAX_HANDLE as u32,
+        kind: 0,
+        data: [0; MAX_HANDLE],
+    };
     let mut mount_id: libc::c_int = 0;
-    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    let flags = if name.is_empty() {
+        libc::AT_EMPTY_PATH
+    } else {
+        0
+    };
     // SAFETY: `raw` has room for `raw.bytes` bytes behind its header, in the layout of struct
     // file_handle; `c_name` is NUL-terminated; both and `mount_id` outlive the call.
     let rc = unsafe {
@@ -47,6 +55,13 @@ pub fn handle_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<FileHandle, Errno> 
     if rc != 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
-    let bytes = raw.data.get(..raw.bytes as usize).ok_or(Errno::IO)?.to_vec();
-    Ok(FileHandle { kind: raw.kind, bytes })
+    let bytes = raw
+        .data
+        .get(..raw.bytes as usize)
+        .ok_or(Errno::IO)?
+        .to_vec();
+    Ok(FileHandle {
+        kind: raw.kind,
+        bytes,
+    })
 }

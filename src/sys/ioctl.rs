@@ -44,7 +44,11 @@ pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut flags: libc::c_long = 0;
     // SAFETY: the command writes an int, which fits the long that it names.
     result(unsafe {
-        libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFLAGS as libc::Ioctl, &raw mut flags)
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_GETFLAGS as libc::Ioctl,
+            &raw mut flags,
+        )
     })?;
     Ok(flags as u32)
 }
@@ -57,7 +61,11 @@ pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
     let flags = libc::c_long::from(flags);
     // SAFETY: the command reads an int from the long that it names.
     result(unsafe {
-        libc::ioctl(fd.as_raw_fd(), FS_IOC_SETFLAGS as libc::Ioctl, &raw const flags)
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_SETFLAGS as libc::Ioctl,
+            &raw const flags,
+        )
     })
 }
 
@@ -69,7 +77,11 @@ pub fn get_fsxattr(fd: BorrowedFd<'_>) -> Result<[u8; FSXATTR_LEN], Errno> {
     let mut buffer = [0u8; FSXATTR_LEN];
     // SAFETY: the command writes at most the 28 bytes of struct fsxattr.
     result(unsafe {
-        libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR as libc::Ioctl, buffer.as_mut_ptr())
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_FSGETXATTR as libc::Ioctl,
+            buffer.as_mut_ptr(),
+        )
     })?;
     Ok(buffer)
 }
@@ -81,6 +93,10 @@ pub fn get_fsxattr(fd: BorrowedFd<'_>) -> Result<[u8; FSXATTR_LEN], Errno> {
 pub fn set_fsxattr(fd: BorrowedFd<'_>, value: &[u8; FSXATTR_LEN]) -> Result<(), Errno> {
     // SAFETY: the command reads the 28 bytes of struct fsxattr.
     result(unsafe {
-        libc::ioctl(fd.as_raw_fd(), FS_IOC_FSSETXATTR as libc::Ioctl, value.as_ptr())
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_FSSETXATTR as libc::Ioctl,
+            value.as_ptr(),
+        )
     })
 }

@@ -41,8 +41,15 @@ struct Slot<V> {
 impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
     /// A cache that means to hold at most `capacity` values.
     pub fn new(capacity: usize) -> Self {
-        let inner = Inner { slots: HashMap::new(), queue: VecDeque::new() };
-        FdCache { inner: Mutex::new(inner), capacity, stats: FdStats::default() }
+        let inner = Inner {
+            slots: HashMap::new(),
+            queue: VecDeque::new(),
+        };
+        FdCache {
+            inner: Mutex::new(inner),
+            capacity,
+            stats: FdStats::default(),
+        }
     }
 
     /// The value of `key`.
@@ -53,7 +60,11 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
             Arc::clone(&slot.value)
         });
         drop(inner);
-        let counter = if found.is_some() { &self.stats.hits } else { &self.stats.misses };
+        let counter = if found.is_some() {
+            &self.stats.hits
+        } else {
+            &self.stats.misses
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         found
     }
@@ -71,8 +82,12 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
         let mut tries = inner.queue.len() * 2;
         while inner.slots.len() > self.capacity && tries > 0 {
             tries -= 1;
-            let Some(oldest) = inner.queue.pop_front() else { break };
-            let Some(slot) = inner.slots.get_mut(&oldest) else { continue };
+            let Some(oldest) = inner.queue.pop_front() else {
+                break;
+            };
+            let Some(slot) = inner.slots.get_mut(&oldest) else {
+                continue;
+            };
             if slot.used || oldest == key || keep(&slot.value) {
                 slot.used = false;
                 inner.queue.push_back(oldest);
@@ -98,7 +113,12 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
 
     /// All values.
     pub fn values(&self) -> Vec<(K, Arc<V>)> {
-        self.inner.lock().slots.iter().map(|(k, s)| (*k, Arc::clone(&s.value))).collect()
+        self.inner
+            .lock()
+            .slots
+            .iter()
+            .map(|(k, s)| (*k, Arc::clone(&s.value)))
+            .collect()
     }
 
     /// How many there are.

@@ -40,7 +40,11 @@ impl Alias {
     pub fn new(parent: &Arc<Inode>, name: &Name, layer: LayerId) -> Alias {
         // Relaxed: the count is read for removal only under the table's shard lock.
         parent.kids.fetch_add(1, Ordering::Relaxed);
-        Alias { parent: Arc::clone(parent), name: name.into(), layer }
+        Alias {
+            parent: Arc::clone(parent),
+            name: name.into(),
+            layer,
+        }
     }
 
     /// Whether this is `name` in `parent`.
@@ -126,9 +130,18 @@ pub struct Inode {
 
 impl Inode {
     /// An inode with one name, or the root with none. `stack`: for a directory.
-    pub fn new(ino: u64, kind: Kind, id: RealId, name: Option<Alias>, stack: Option<Stack>) -> Inode {
+    pub fn new(
+        ino: u64,
+        kind: Kind,
+        id: RealId,
+        name: Option<Alias>,
+        stack: Option<Stack>,
+    ) -> Inode {
         let dir = stack.map(|stack| {
-            Box::new(Dir { change: Mutex::new(()), stack: RwLock::new(Arc::new(stack)) })
+            Box::new(Dir {
+                change: Mutex::new(()),
+                stack: RwLock::new(Arc::new(stack)),
+            })
         });
         Inode {
             ino,
@@ -184,7 +197,11 @@ impl Inode {
     /// The parent and name of a directory (one of them for anything else); `None` for the root and
     /// for what was removed.
     pub fn parent(&self) -> Option<(Arc<Inode>, NameBuf)> {
-        self.state.read().names.first().map(|a| (Arc::clone(&a.parent), a.name.clone()))
+        self.state
+            .read()
+            .names
+            .first()
+            .map(|a| (Arc::clone(&a.parent), a.name.clone()))
     }
 
     /// The path in the view, for a person.

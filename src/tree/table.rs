@@ -26,7 +26,11 @@ impl Table {
     pub fn new(root: Arc<Inode>, devices: Devices) -> Table {
         let by_number = DashMap::new();
         by_number.insert(ROOT, root);
-        Table { by_number, displaced: DashMap::new(), devices }
+        Table {
+            by_number,
+            displaced: DashMap::new(),
+            devices,
+        }
     }
 
     /// The devices the numbers are made of.
@@ -73,7 +77,10 @@ impl Table {
             state.id == id || state.lower_id == Some(id)
         };
         let natural_one = natural.filter(|n| known.is_none() && *n != number);
-        if let Some(found) = natural_one.and_then(|n| self.by_number.get(&n)).filter(|i| is_it(i)) {
+        if let Some(found) = natural_one
+            .and_then(|n| self.by_number.get(&n))
+            .filter(|i| is_it(i))
+        {
             update(&found, false);
             return Arc::clone(&found);
         }
@@ -101,7 +108,8 @@ impl Table {
             self.displaced.insert(new, inode.ino);
         }
         if !keep_old {
-            self.displaced.remove_if(&old, |_, number| *number == inode.ino);
+            self.displaced
+                .remove_if(&old, |_, number| *number == inode.ino);
         }
     }
 
@@ -120,10 +128,14 @@ impl Table {
 
     /// The kernel forgets `n` lookups of number `ino`.
     pub fn forget(&self, ino: u64, n: u64) -> Vec<Arc<Inode>> {
-        let Some(inode) = self.get(ino) else { return Vec::new() };
+        let Some(inode) = self.get(ino) else {
+            return Vec::new();
+        };
         let subtract = |count: u64| Some(count.saturating_sub(n));
         if let Err(count) =
-            inode.lookups.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract)
+            inode
+                .lookups
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract)
         {
             tracing::error!(ino, count, n, "lookup count could not be lowered");
         }
@@ -155,7 +167,8 @@ impl Table {
             drop(state);
             for id in ids.into_iter().flatten() {
                 // Not if the object has come back under its number meanwhile.
-                let stale = |_: &RealId, n: &u64| *n == inode.ino && !self.by_number.contains_key(n);
+                let stale =
+                    |_: &RealId, n: &u64| *n == inode.ino && !self.by_number.contains_key(n);
                 self.displaced.remove_if(&id, stale);
             }
             for alias in aliases {

@@ -22,9 +22,18 @@ pub enum SetTime {
 impl SetTime {
     fn timespec(self) -> Timespec {
         match self {
-            SetTime::Keep => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-            SetTime::Now => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-            SetTime::To(time) => Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() },
+            SetTime::Keep => Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_OMIT,
+            },
+            SetTime::Now => Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_NOW,
+            },
+            SetTime::To(time) => Timespec {
+                tv_sec: time.secs,
+                tv_nsec: time.nanos.into(),
+            },
         }
     }
 }
@@ -59,8 +68,10 @@ pub fn set_owner(place: &Place, uid: Option<u32>, gid: Option<u32>) -> Result<()
 /// # Errors
 /// Those of utimensat(2).
 pub fn set_times(place: &Place, atime: SetTime, mtime: SetTime) -> Result<(), Errno> {
-    let times =
-        Timestamps { last_access: atime.timespec(), last_modification: mtime.timespec() };
+    let times = Timestamps {
+        last_access: atime.timespec(),
+        last_modification: mtime.timespec(),
+    };
     match place {
         Place::At(dir, name) => {
             rustix::fs::utimensat(dir, &**name, &times, AtFlags::SYMLINK_NOFOLLOW)

@@ -35,10 +35,15 @@ impl Upper {
     pub fn stage_copy(&self, source: &Source<'_>) -> Result<(Staged<'_>, u64, Option<OwnedFd>)> {
         let staged = Staged::adopt(self, self.temp_name());
         let attr = source.attr;
-        let fd = self.make_like(&staged, source).while_doing(|| "create in the workdir")?;
+        let fd = self
+            .make_like(&staged, source)
+            .while_doing(|| "create in the workdir")?;
         let mut copied = 0;
         if let Some(fd) = &fd {
-            let from = source.place.open_read().while_doing(|| "open a lower file")?;
+            let from = source
+                .place
+                .open_read()
+                .while_doing(|| "open a lower file")?;
             copied = attr.size.min(source.keep);
             copy_data(&from, fd, copied).while_doing(|| "copy data up")?;
         }
@@ -60,7 +65,11 @@ impl Upper {
     }
 
     /// Makes an empty object of the source's kind, for its owner only.
-    fn make_like(&self, staged: &Staged<'_>, source: &Source<'_>) -> Result<Option<OwnedFd>, Errno> {
+    fn make_like(
+        &self,
+        staged: &Staged<'_>,
+        source: &Source<'_>,
+    ) -> Result<Option<OwnedFd>, Errno> {
         let (work, name) = (&self.work, staged.name());
         match source.attr.kind {
             Kind::File => {
@@ -68,9 +77,7 @@ impl Upper {
                 let mode = Mode::from_raw_mode(0o600);
                 rustix::fs::openat(work, name, flags | OFlags::CLOEXEC, mode).map(Some)
             }
-            Kind::Dir => {
-                rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700)).map(|()| None)
-            }
+            Kind::Dir => rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700)).map(|()| None),
             Kind::Symlink => {
                 rustix::fs::symlinkat(&*source.place.read_link()?, work, name).map(|()| None)
             }
@@ -86,12 +93,17 @@ impl Upper {
 /// Copies all extended attributes that are not markers. Access control lists come along, for they
 /// are attributes.
 fn copy_xattrs(from: &Place, to: &Place) -> Result<()> {
-    for name in from.list_xattrs().while_doing(|| "list attributes of a lower")? {
+    for name in from
+        .list_xattrs()
+        .while_doing(|| "list attributes of a lower")?
+    {
         // What is a user's own (escaped) is copied as it lies on disk.
         if shown(&name) == OnDisk::Private {
             continue;
         }
-        let Some(value) = from.get_xattr(&name).while_doing(|| "read an attribute of a lower")?
+        let Some(value) = from
+            .get_xattr(&name)
+            .while_doing(|| "read an attribute of a lower")?
         else {
             continue;
         };

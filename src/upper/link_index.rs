@@ -44,7 +44,11 @@ impl LinkIndex {
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
         }
-        Ok(LinkIndex { workdir, name, inner: RwLock::new(inner) })
+        Ok(LinkIndex {
+            workdir,
+            name,
+            inner: RwLock::new(inner),
+        })
     }
 
     /// Whether nothing was ever copied up as a hard link: lookups need not ask.
@@ -56,7 +60,10 @@ impl LinkIndex {
     pub fn find(&self, name: &Name) -> Option<Place> {
         let inner = self.inner.read();
         inner.names.get(name)?;
-        inner.dir.as_ref().map(|dir| Place::at(Arc::clone(dir), name))
+        inner
+            .dir
+            .as_ref()
+            .map(|dir| Place::at(Arc::clone(dir), name))
     }
 
     /// The directory, made now if it is missing.

@@ -27,7 +27,9 @@ impl Abilities {
         Abilities {
             chardev: probe_chardev(work),
             rename_whiteout: probe_rename_whiteout(work),
-            namespace: Namespace::ALL.into_iter().find(|ns| probe_namespace(work, *ns)),
+            namespace: Namespace::ALL
+                .into_iter()
+                .find(|ns| probe_namespace(work, *ns)),
         }
     }
 
@@ -68,8 +70,14 @@ fn probe_chardev(work: BorrowedFd<'_>) -> bool {
 }
 
 fn probe_rename_whiteout(work: BorrowedFd<'_>) -> bool {
-    let made =
-        rustix::fs::mknodat(work, A, FileType::RegularFile, Mode::from_raw_mode(0o600), 0).is_ok();
+    let made = rustix::fs::mknodat(
+        work,
+        A,
+        FileType::RegularFile,
+        Mode::from_raw_mode(0o600),
+        0,
+    )
+    .is_ok();
     let works = made
         && rustix::fs::renameat_with(work, A, work, B, RenameFlags::WHITEOUT).is_ok()
         && is_whiteout(work, A)

@@ -125,15 +125,14 @@ impl Upper {
             self.write_wh_file(from.dir, from.name)?;
         }
         for step in plan(wh_files, self.rename_whiteout, m) {
-            self.step(step, from, to).while_doing(|| format!("rename in the upper ({step:?})"))?;
+            self.step(step, from, to)
+                .while_doing(|| format!("rename in the upper ({step:?})"))?;
         }
         Ok(())
     }
 
     fn step(&self, step: Step, from: End<'_>, to: End<'_>) -> Result<()> {
-        let rename = |flags| {
-            rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
-        };
+        let rename = |flags| rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags);
         match step {
             Step::WhFileAtOld => self.write_wh_file(from.dir, from.name)?,
             Step::WhiteoutAtNew => self.whiteout_absent(to.dir, to.name)?,
@@ -180,11 +179,20 @@ impl Upper {
     /// The upper's; nothing has changed then.
     pub fn clear_dir(&self, end: End<'_>) -> Result<()> {
         let place = Place::at(Arc::clone(end.dir), end.name);
-        let stat = place.stat().while_doing(|| "stat a directory of the upper")?;
-        let source = Source { place: &place, attr: &stat.attr, keep: 0, origin: None };
+        let stat = place
+            .stat()
+            .while_doing(|| "stat a directory of the upper")?;
+        let source = Source {
+            place: &place,
+            attr: &stat.attr,
+            keep: 0,
+            origin: None,
+        };
         let (staged, ..) = self.stage_copy(&source)?;
         self.set_marker(&staged.place(), crate::marker::xattr::Marker::Opaque, b"y")?;
-        staged.publish_exchange(end.dir, end.name).while_doing(|| "clear a directory")
+        staged
+            .publish_exchange(end.dir, end.name)
+            .while_doing(|| "clear a directory")
     }
 }
 
@@ -195,26 +203,71 @@ mod tests {
     #[test]
     fn every_move_has_a_plan_that_hides_what_it_must() {
         use Step::*;
-        let m = |is_dir, leave_whiteout, target| Move { is_dir, leave_whiteout, target };
+        let m = |is_dir, leave_whiteout, target| Move {
+            is_dir,
+            leave_whiteout,
+            target,
+        };
         for (rename_whiteout, m, want) in [
             (true, m(false, false, Target::Nothing), vec![MoveNew]),
-            (true, m(false, true, Target::Nothing), vec![MoveLeavingWhiteout]),
-            (true, m(false, true, Target::Whiteout), vec![MoveLeavingWhiteout]),
+            (
+                true,
+                m(false, true, Target::Nothing),
+                vec![MoveLeavingWhiteout],
+            ),
+            (
+                true,
+                m(false, true, Target::Whiteout),
+                vec![MoveLeavingWhiteout],
+            ),
             (true, m(true, true, Target::Whiteout), vec![Exchange]),
-            (true, m(true, false, Target::Whiteout), vec![Exchange, DropWhiteoutAtOld]),
-            (true, m(true, true, Target::EmptyDir), vec![MoveLeavingWhiteout]),
+            (
+                true,
+                m(true, false, Target::Whiteout),
+                vec![Exchange, DropWhiteoutAtOld],
+            ),
+            (
+                true,
+                m(true, true, Target::EmptyDir),
+                vec![MoveLeavingWhiteout],
+            ),
             (true, m(false, false, Target::Object), vec![MoveOver]),
-            (false, m(false, true, Target::Nothing), vec![WhiteoutAtNew, Exchange]),
+            (
+                false,
+                m(false, true, Target::Nothing),
+                vec![WhiteoutAtNew, Exchange],
+            ),
             (false, m(false, true, Target::Whiteout), vec![Exchange]),
-            (false, m(false, true, Target::Object), vec![LinkOver, ReplaceOldObject]),
-            (false, m(true, true, Target::EmptyDir), vec![Exchange, ReplaceOldDir]),
+            (
+                false,
+                m(false, true, Target::Object),
+                vec![LinkOver, ReplaceOldObject],
+            ),
+            (
+                false,
+                m(true, true, Target::EmptyDir),
+                vec![Exchange, ReplaceOldDir],
+            ),
         ] {
-            assert_eq!(plan(false, rename_whiteout, m), want, "{rename_whiteout} {m:?}");
+            assert_eq!(
+                plan(false, rename_whiteout, m),
+                want,
+                "{rename_whiteout} {m:?}"
+            );
         }
-        let all = [Target::Nothing, Target::Whiteout, Target::Object, Target::EmptyDir];
+        let all = [
+            Target::Nothing,
+            Target::Whiteout,
+            Target::Object,
+            Target::EmptyDir,
+        ];
         for target in all {
             let steps = plan(true, false, m(false, true, target));
-            assert_eq!(steps.first(), Some(&WhFileAtOld), "the whiteout is there before the move");
+            assert_eq!(
+                steps.first(),
+                Some(&WhFileAtOld),
+                "the whiteout is there before the move"
+            );
         }
     }
 }

@@ -61,7 +61,11 @@ impl Drop for Staged<'_> {
 impl<'a> Staged<'a> {
     /// Takes charge of `name` in the workdir.
     pub(super) fn adopt(upper: &'a Upper, name: NameBuf) -> Staged<'a> {
-        Staged { upper, name, published: false }
+        Staged {
+            upper,
+            name,
+            published: false,
+        }
     }
 
     /// Where it lies now.
@@ -119,9 +123,17 @@ impl Upper {
     ///
     /// # Errors
     /// The upper's; nothing has changed then.
-    pub fn create(&self, dir: &Arc<OwnedFd>, name: &Name, new: &New<'_>) -> Result<Option<OwnedFd>> {
+    pub fn create(
+        &self,
+        dir: &Arc<OwnedFd>,
+        name: &Name,
+        new: &New<'_>,
+    ) -> Result<Option<OwnedFd>> {
         let make = || make_at(dir, name, new);
-        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let ours = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         let made = if (new.uid, new.gid) == ours {
             make()
         } else if ours.0 == 0 && !matches!(new.kind, NewKind::Node(..)) {
@@ -134,7 +146,9 @@ impl Upper {
         match made {
             Err(Errno::ACCESS | Errno::PERM) => {
                 let (staged, fd) = self.stage(dir, new, false)?;
-                staged.publish_new(dir, name).while_doing(|| "publish a new object")?;
+                staged
+                    .publish_new(dir, name)
+                    .while_doing(|| "publish a new object")?;
                 Ok(fd)
             }
             made => made.while_doing(|| "create in the upper"),
@@ -183,7 +197,10 @@ impl Upper {
             }
         }
         let staged = Staged::adopt(self, self.temp_name());
-        let private = New { perm: new.perm & 0o700 | 0o600, ..new };
+        let private = New {
+            perm: new.perm & 0o700 | 0o600,
+            ..new
+        };
         let fd =
             make_at(&self.work, &staged.name, &private).while_doing(|| "create in the workdir")?;
         let place = staged.place();
@@ -210,7 +227,11 @@ impl Upper {
                 .while_doing(|| "write an opaque sentinel")?;
             marked = true;
         }
-        if marked { Ok(()) } else { Err(Errno::IO).while_doing(|| "mark a directory opaque") }
+        if marked {
+            Ok(())
+        } else {
+            Err(Errno::IO).while_doing(|| "mark a directory opaque")
+        }
     }
 
     /// Sets a marker; false where the upper takes none.
@@ -218,7 +239,9 @@ impl Upper {
     /// # Errors
     /// The upper's, such as `ENOSPC`.
     pub fn set_marker(&self, place: &Place, marker: Marker, value: &[u8]) -> Result<bool> {
-        let Some(namespace) = self.namespace else { return Ok(false) };
+        let Some(namespace) = self.namespace else {
+            return Ok(false);
+        };
         let (path, follow) = place.proc_path();
         let name = namespace.name(marker);
         let set = match follow {
@@ -236,7 +259,10 @@ impl Upper {
     /// Notes on an upper directory that it holds an object with an origin (the kernel's `impure`).
     pub fn set_impure(&self, dir: &Arc<OwnedFd>) {
         let place = Place::Fd(Arc::clone(dir));
-        best_effort("mark a directory impure", self.set_marker(&place, Marker::Impure, b"y"));
+        best_effort(
+            "mark a directory impure",
+            self.set_marker(&place, Marker::Impure, b"y"),
+        );
     }
 }
 
@@ -255,7 +281,6 @@ fn make_at(dir: &OwnedFd, name: &Name, new: &New<'_>) -> Result<Option<OwnedFd>,
         }
     }
 }
-
 
 /// Hard links `from` to `name` in `dir`.
 ///

@@ -41,9 +41,15 @@ impl Upper {
                 let temp = self.stage_whiteout()?;
                 self.mark_holder(dir)?;
                 let moved = rustix::fs::renameat_with(
-                    &self.work, &*temp, dir, name, RenameFlags::NOREPLACE,
+                    &self.work,
+                    &*temp,
+                    dir,
+                    name,
+                    RenameFlags::NOREPLACE,
                 );
-                moved.inspect_err(|_| self.discard(&temp)).while_doing(|| "publish a whiteout")
+                moved
+                    .inspect_err(|_| self.discard(&temp))
+                    .while_doing(|| "publish a whiteout")
             }
         }
     }
@@ -131,7 +137,8 @@ impl Upper {
         let temp = self.temp_name();
         match self.dialect {
             Dialect::CharDev => {
-                self.link_whiteout(&self.work, &temp).while_doing(|| "stage a whiteout")?;
+                self.link_whiteout(&self.work, &temp)
+                    .while_doing(|| "stage a whiteout")?;
             }
             Dialect::Xattr | Dialect::File => {
                 let namespace = self.namespace.unwrap_or(Namespace::User);
@@ -151,9 +158,8 @@ impl Upper {
     /// Makes `name` in `dir` a whiteout: a hard link of the shared one, as the kernel does. A new
     /// shared one is made where there is none yet or it has as many links as it can have.
     fn link_whiteout(&self, dir: &Arc<OwnedFd>, name: &Name) -> Result<(), Errno> {
-        let link = |shared: &Name| {
-            rustix::fs::linkat(&self.work, shared, dir, name, AtFlags::empty())
-        };
+        let link =
+            |shared: &Name| rustix::fs::linkat(&self.work, shared, dir, name, AtFlags::empty());
         let mut shared = self.shared_whiteout.lock();
         if let Some(shared) = &*shared {
             match link(shared) {
@@ -162,12 +168,18 @@ impl Upper {
             }
         }
         let fresh = self.temp_name();
-        rustix::fs::mknodat(&self.work, &*fresh, FileType::CharacterDevice, Mode::empty(), 0)?;
+        rustix::fs::mknodat(
+            &self.work,
+            &*fresh,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )?;
         match link(&fresh) {
             // No hard links here: whiteouts are made one by one.
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => rustix::fs::renameat_with(
-                &self.work, &*fresh, dir, name, RenameFlags::NOREPLACE,
-            ),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {
+                rustix::fs::renameat_with(&self.work, &*fresh, dir, name, RenameFlags::NOREPLACE)
+            }
             Ok(()) => {
                 if let Some(full) = shared.replace(fresh) {
                     self.discard(&full);
@@ -184,7 +196,9 @@ impl Upper {
 
     /// Marks a directory that is about to hold an xattr whiteout, for the kernel's readdir.
     pub(super) fn mark_holder(&self, dir: &Arc<OwnedFd>) -> Result<()> {
-        let Some(namespace) = self.namespace else { return Ok(()) };
+        let Some(namespace) = self.namespace else {
+            return Ok(());
+        };
         let (path, _) = Place::Fd(Arc::clone(dir)).proc_path();
         let name = namespace.name(Marker::Opaque);
         // CREATE: one that is opaque already stays so.

@@ -76,11 +76,10 @@ impl Upper {
         let lock = lock(work_fd.as_fd(), options.work, "workdir")?;
         let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
         refuse_incompat(work_fd.as_fd(), options.work)?;
-        let work = make_dir(work_fd.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
+        let work =
+            make_dir(work_fd.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
         let work = Arc::new(work);
-        clean(work.as_fd()).map_err(|e| {
-            fail("clean workdir", e)
-        })?;
+        clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
         let can = Abilities::probe(work.as_fd());
         let dialect = choose_dialect(work_fd.as_fd(), options, &can)?;
         if options.volatile {
@@ -177,7 +176,9 @@ fn refuse_incompat(workdir: BorrowedFd<'_>, path: &Path) -> Result<(), SetupErro
                  data if the machine crashed since: check or discard the upper, then remove {marker:?}"
             )
         } else {
-            format!("workdir {path:?} was left with the unknown feature {feature:?}: see {marker:?}")
+            format!(
+                "workdir {path:?} was left with the unknown feature {feature:?}: see {marker:?}"
+            )
         }));
     }
     Ok(())
