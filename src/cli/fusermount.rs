@@ -113,6 +113,8 @@ impl Fusermount {
             .unwrap_or(line);
         let remedy = if line.contains("user_allow_other") {
             " (root must put the line user_allow_other into /etc/fuse.conf, or drop --allow-other)"
+        } else if line.contains("/dev/fuse") && line.contains("Permission denied") {
+            " (as udev makes it, it is open to all users: chmod 0666 /dev/fuse)"
         } else if line.contains("/dev/fuse") || line.contains("fuse device") {
             " (load the fuse module; in a container: add --device /dev/fuse)"
         } else if line.contains("no write access") || line.contains("not owner") {

@@ -1,8 +1,7 @@
 //! The command line: arguments, mount, daemon, control commands.
 //!
-//! Dialects ([`helper`], [`words`], [`options`]) become one [`plan`], [`check`] looks at its
-//! directories, [`daemon`] carries it out. The only place that prints, and that reads the
-//! environment.
+//! Dialects (`helper`, `words`, `options`) become one `plan`, `check` looks at its directories,
+//! `daemon` carries it out. The only place that prints, and that reads the environment.
 
 mod args;
 mod check;
@@ -149,8 +148,13 @@ fn by_clap(e: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = e.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    complain(&format!("{first} (see unionmount --help)"));
+    let why: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let why = why.join(" ");
+    let why = why.strip_prefix("error: ").unwrap_or(&why);
+    complain(&format!("{why} (see unionmount --help)"));
     ExitCode::from(2)
 }

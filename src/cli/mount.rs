@@ -88,7 +88,8 @@ fn open_device() -> Result<OwnedFd, Failure> {
         let remedy = match e {
             Errno::NOENT => "modprobe fuse; in a container: add --device /dev/fuse",
             Errno::NODEV | Errno::NXIO => "the kernel module is missing: modprobe fuse",
-            Errno::ACCESS | Errno::PERM => "in a container: add --device /dev/fuse",
+            Errno::ACCESS => "chmod 0666 /dev/fuse, as udev has it",
+            Errno::PERM => "in a container: add --device /dev/fuse",
             _ => "see dmesg",
         };
         Failure::new(format!(

@@ -21,7 +21,7 @@ pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) 
     let name = "signals".to_owned();
     thread::Builder::new().name(name).spawn(move || {
         match signals.wait() {
-            Ok(signal) => tracing::info!("{signal:?}: unmounting"),
+            Ok(signal) => tracing::info!("signal {}: unmounting", signal.as_raw()),
             Err(e) => {
                 tracing::error!("cannot wait for signals: {e}");
                 return;
@@ -39,18 +39,24 @@ pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) 
     Ok(())
 }
 
-fn take_down(mounted: &Mounted) {
+/// Whether the mount is out of the tree, so that the kernel will hang up.
+fn take_down(mounted: &Mounted) -> bool {
     match mounted.unmount(How::Gentle) {
-        Ok(()) => return,
+        Ok(()) => return true,
         Err(Refusal::Busy) => {}
         Err(Refusal::Other(why)) => tracing::warn!("cannot unmount {:?}: {why}", mounted.path()),
     }
-    if mounted.is_there() {
-        // What is dirty in the kernel must reach us while processes keep the mount alive: after a
-        // lazy unmount nobody would ask for it before we are gone.
-        best_effort("flush the kernel's cache", flush(mounted));
-        if let Err(why) = mounted.unmount(How::Lazy) {
+    if !mounted.is_there() {
+        return false;
+    }
+    // What is dirty in the kernel must reach us while processes keep the mount alive: after a lazy
+    // unmount nobody would ask for it before we are gone.
+    best_effort("flush the kernel's cache", flush(mounted));
+    match mounted.unmount(How::Lazy) {
+        Ok(()) => true,
+        Err(why) => {
             tracing::error!("cannot detach {:?}: {why}", mounted.path());
+            false
         }
     }
 }

@@ -23,7 +23,8 @@ fn paths(list: &[&str]) -> Vec<PathBuf> {
 
 #[test]
 fn layers() {
-    let table: &[(&str, &[&str], Option<(&str, &str)>)] = &[
+    type Row<'a> = (&'a str, &'a [&'a str], Option<(&'a str, &'a str)>);
+    let table: &[Row<'_>] = &[
         ("--lower a /m", &["a"], None),
         ("--lower a:b --lower c /m", &["a", "b", "c"], None),
         (r"--lower a\:b:c /m", &["a:b", "c"], None),
