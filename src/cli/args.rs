@@ -21,6 +21,10 @@ const EXAMPLES: &str = r"Examples:
   From /etc/fstab, with mount.fuse.unionmount linked to this program:
     data /mnt/c fuse.unionmount lowerdir=/a:/b,upperdir=/u,workdir=/w 0 0
 
+Words for -o: lowerdir=, upperdir=, workdir=, remount, ro, rw, nodev, nosuid, noexec, noatime and
+the other flags of mount(8), fsname=, allow_other, and every option above (timeout=, volatile...).
+Words that only other union filesystems know are accepted where that does no harm.
+
 The leftmost lower is topmost. In DIR, `\:` is a colon and `\\` a backslash; in -o, `\,` is a comma.
 Without -f the command returns once the mount is usable. Exit status: 0, 1 failed, 2 wrong usage.";
 
@@ -86,10 +90,10 @@ pub(crate) struct MountArgs {
     /// Read-only directories, topmost first; may be repeated
     #[arg(long, value_name = "DIR[:DIR]...", action = clap::ArgAction::Append)]
     pub(crate) lower: Vec<OsString>,
-    /// Writable directory that receives all changes; without it the union is read-only
+    /// Writable directory for all changes; without it: read-only
     #[arg(long, value_name = "DIR")]
     pub(crate) upper: Option<OsString>,
-    /// Empty directory on the filesystem of --upper, for changes in the making
+    /// Empty directory beside --upper, for changes in the making
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<OsString>,
     /// Stay in the foreground, silent; SIGTERM or SIGINT unmounts
@@ -98,35 +102,34 @@ pub(crate) struct MountArgs {
     /// Refuse every change, although there is an --upper
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// How data is read: `cached` by the kernel, or `direct` for layers that change behind the union
-    #[arg(long, value_name = "MODE", value_enum)]
+    /// cached, or direct for layers that change behind the union
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
     pub(crate) io: Option<Io>,
-    /// Let the kernel collect writes: small writes get faster, errors are seen later (fsync, close)
+    /// Let the kernel collect writes: faster, errors come later
     #[arg(long)]
     pub(crate) writeback: bool,
-    /// Threads that answer requests [default: chosen from the number of CPUs]
+    /// Threads that answer requests [default: by number of CPUs]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<OsString>,
-    /// How long the kernel may believe names and attributes; 0 if layers change [default: for ever]
+    /// How long the kernel may keep attributes [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<OsString>,
-    /// Never sync: faster; after a crash of the machine the upper must be thrown away
+    /// Never sync: faster, the upper is lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,
-    /// Let other users in (always so when root mounts; permissions are checked as everywhere)
+    /// Let other users in (always so when root mounts)
     #[arg(long)]
     pub(crate) allow_other: bool,
-    /// How deletions are written [default: auto, the first of the others that works in --upper]
-    #[arg(long, value_name = "FORM", value_enum)]
+    /// Deletions as auto, chardev, xattr or file [default: auto]
+    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     pub(crate) whiteout: Option<Whiteout>,
-    /// How much to tell: error, warn, info, debug or trace [default: warn]
+    /// error, warn, info, debug or trace [default: warn]
     #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
     pub(crate) log: Option<LogLevel>,
-    /// Where to tell it; without it on stderr with -f, and nowhere once in the background
+    /// Log to FILE; without it to stderr with -f, else nowhere
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<OsString>,
-    /// Mount options, with the words of overlayfs (lowerdir=, upperdir=, workdir=), of mount(8)
-    /// (ro, nodev, nosuid, noexec, noatime, remount...) and of fuse-overlayfs; may be repeated
+    /// Options of overlayfs, mount(8) and fuse-overlayfs (see below)
     #[arg(short = 'o', value_name = "KEY[=VALUE],...", action = clap::ArgAction::Append)]
     pub(crate) options: Vec<OsString>,
     /// Where to mount: an existing directory

@@ -33,7 +33,7 @@ pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) 
             "{:?} is still in use by processes: ending without them",
             mounted.path()
         );
-        write_out(&union);
+        best_effort("sync", union.sync_all());
         std::process::exit(0);
     })?;
     Ok(())
@@ -65,9 +65,4 @@ fn take_down(mounted: &Mounted) -> bool {
 fn flush(mounted: &Mounted) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     syncfs(open(mounted.path(), flags, Mode::empty())?)
-}
-
-/// Everything that was written to the union is on disk afterwards.
-fn write_out(_union: &Union) {
-    // CALL SITE: best_effort("sync", union.sync_all()), once the union has it.
 }

@@ -5,6 +5,62 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use crate::lab::{Lab, outcome};
 
+/// Command lines and what the complaint must name.
+const UNUSABLE: &[(&str, &[&str])] = &[
+    (
+        "--lower nope m",
+        &["lower", "nope", "no such file", "create it"],
+    ),
+    ("--lower file m", &["lower", "file", "not a directory"]),
+    ("--lower l1 nope", &["mount on", "nope", "create it"]),
+    ("--lower l1 file", &["mount on", "file", "not a directory"]),
+    ("--lower l1 --upper nope --work w m", &["upper", "nope"]),
+    (
+        "--lower l1 --upper file --work w m",
+        &["upper", "not a directory"],
+    ),
+    ("--lower l1 --upper u --work nope m", &["work", "nope"]),
+    (
+        "--lower l1 --upper u --work /proc m",
+        &["work", "not on the filesystem"],
+    ),
+    ("--lower l1 --upper u --work u m", &["as upper and as work"]),
+    (
+        "--lower l1 --upper u --work u/sub m",
+        &["work", "is inside upper"],
+    ),
+    (
+        "--lower l1 --upper u/sub --work u m",
+        &["upper", "is inside work"],
+    ),
+    ("--lower u --upper u --work w m", &["as upper and as lower"]),
+    ("--lower w --upper u --work w m", &["as work and as lower"]),
+    ("--lower . --upper u --work w m", &["is inside lower"]),
+    (
+        "--lower u/sub --upper u --work w m",
+        &["lower", "is inside upper"],
+    ),
+    (
+        "--lower l1 --upper l1/sub --work w m",
+        &["upper", "is inside lower"],
+    ),
+    (
+        "--lower l1 --upper link/sub --work w m",
+        &["upper", "is inside lower"],
+    ),
+    ("--lower l1:l2:l1 m", &["lower", "twice"]),
+    ("--lower l1:link m", &["lower", "twice"]),
+    ("--lower l1:l1/sub m", &["is inside lower"]),
+    (
+        "--lower l1 --log-file nope/log m",
+        &["log file", "nope/log"],
+    ),
+    (
+        "--lower l1 -o uidmapping=:0:1:2 m",
+        &["uidmapping", "owners"],
+    ),
+];
+
 #[test]
 fn directories_that_cannot_be_used() {
     let lab = Lab::new();
@@ -12,80 +68,8 @@ fn directories_that_cannot_be_used() {
     fs::create_dir(lab.path("l1/sub")).unwrap();
     fs::create_dir(lab.path("u/sub")).unwrap();
     symlink("l1", lab.path("link")).unwrap();
-    let rw = "--upper u --work w";
-    for (line, parts) in [
-        (
-            "--lower nope m".to_owned(),
-            &["lower", "nope", "no such file", "create it"][..],
-        ),
-        (
-            "--lower file m".to_owned(),
-            &["lower", "file", "not a directory"],
-        ),
-        (
-            "--lower l1 nope".to_owned(),
-            &["mount on", "nope", "create it"],
-        ),
-        (
-            "--lower l1 file".to_owned(),
-            &["mount on", "file", "not a directory"],
-        ),
-        (
-            "--lower l1 --upper nope --work w m".to_owned(),
-            &["upper", "nope"],
-        ),
-        (
-            "--lower l1 --upper file --work w m".to_owned(),
-            &["upper", "not a directory"],
-        ),
-        (
-            "--lower l1 --upper u --work nope m".to_owned(),
-            &["work", "nope"],
-        ),
-        (
-            "--lower l1 --upper u --work /proc m".to_owned(),
-            &["work", "not on the filesystem"],
-        ),
-        (
-            "--lower l1 --upper u --work u m".to_owned(),
-            &["as upper and as work"],
-        ),
-        (
-            "--lower l1 --upper u --work u/sub m".to_owned(),
-            &["work", "is inside upper"],
-        ),
-        (
-            "--lower l1 --upper u/sub --work u m".to_owned(),
-            &["upper", "is inside work"],
-        ),
-        (format!("--lower u {rw} m"), &["as upper and as lower"]),
-        (format!("--lower w {rw} m"), &["as work and as lower"]),
-        (format!("--lower . {rw} m"), &["is inside lower"]),
-        (
-            format!("--lower u/sub {rw} m"),
-            &["lower", "is inside upper"],
-        ),
-        (
-            "--lower l1 --upper l1/sub --work w m".to_owned(),
-            &["upper", "is inside lower"],
-        ),
-        (
-            "--lower l1 --upper link/sub --work w m".to_owned(),
-            &["upper", "is inside lower"],
-        ),
-        ("--lower l1:l2:l1 m".to_owned(), &["lower", "twice"]),
-        ("--lower l1:link m".to_owned(), &["lower", "twice"]),
-        ("--lower l1:l1/sub m".to_owned(), &["is inside lower"]),
-        (
-            "--lower l1 --log-file nope/log m".to_owned(),
-            &["log file", "nope/log"],
-        ),
-        (
-            "--lower l1 -o uidmapping=:0:1:2 m".to_owned(),
-            &["uidmapping", "owners"],
-        ),
-    ] {
-        lab.run(&line).fails(1, parts);
+    for (line, parts) in UNUSABLE {
+        lab.run(line).fails(1, parts);
     }
     assert_eq!(
         fs::read_dir(lab.path("w")).unwrap().count(),
@@ -131,6 +115,19 @@ fn directories_that_are_not_permitted() {
     .unwrap();
     run("--lower l2 m").fails(1, &["lower", "l2", "permission denied"]);
     run("--lower l1 --upper u --work w m").fails(1, &["upper", "permission denied", "write"]);
+}
+
+#[test]
+fn an_upper_in_use() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("m2")).unwrap();
+    lab.run("--lower l1 --upper u --work w m").succeeds();
+    lab.run("--lower l2 --upper u --work w m2")
+        .fails(1, &["in use"]);
+    assert_eq!(lab.mounted("m2"), None);
+    lab.run("umount m").succeeds();
+    lab.run("--lower l2 --upper u --work w m2").succeeds();
+    lab.run("umount m2").succeeds();
 }
 
 #[test]
