@@ -22,7 +22,7 @@ const EXAMPLES: &str = r"Examples:
     data /mnt/c fuse.unionmount lowerdir=/a:/b,upperdir=/u,workdir=/w 0 0
 
 Words for -o: lowerdir=, upperdir=, workdir=, remount, ro, rw, nodev, nosuid, noexec, noatime and
-the other flags of mount(8), fsname=, allow_other, and every option above (timeout=, volatile...).
+the other flags of mount(8), fsname=, allow_other, and most options above (timeout=, volatile...).
 Words that only other union filesystems know are accepted where that does no harm.
 
 The leftmost lower is topmost. In DIR, `\:` is a colon and `\\` a backslash; in -o, `\,` is a comma.
