@@ -3,5 +3,7 @@
 
 pub mod attr;
 pub mod cred;
+pub mod daemon;
 pub mod handle;
 pub mod ioctl;
+pub mod signal;
