@@ -91,7 +91,8 @@ fn probe_namespace(work: BorrowedFd<'_>, namespace: Namespace) -> bool {
     let name = namespace.name(Marker::Opaque);
     let works = rustix::fs::mkdirat(work, A, mode).is_ok()
         && work.try_clone_to_owned().is_ok_and(|dir| {
-            let (path, _) = Place::at(dir.into(), A).proc_path();
+            let place = Place::at(dir.into(), A); // keeps the descriptor in the path open
+            let (path, _) = place.proc_path();
             rustix::fs::lsetxattr(&*path, name, b"y", rustix::fs::XattrFlags::empty()).is_ok()
                 && rustix::fs::lgetxattr_query(&*path, name) == Ok(1)
         });
