@@ -97,7 +97,10 @@ pub struct Attr {
 
 impl From<&Statx> for Attr {
     fn from(st: &Statx) -> Attr {
-        let time = |t: rustix::fs::StatxTimestamp| Time { secs: t.tv_sec, nanos: t.tv_nsec };
+        let time = |t: rustix::fs::StatxTimestamp| Time {
+            secs: t.tv_sec,
+            nanos: t.tv_nsec,
+        };
         let mode = u32::from(st.stx_mode);
         Attr {
             ino: st.stx_ino,

@@ -29,7 +29,10 @@ impl Error {
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Error { errno, context: None }
+        Error {
+            errno,
+            context: None,
+        }
     }
 }
 
@@ -59,7 +62,10 @@ impl<T, E: Into<Error>> WhileDoing<T> for std::result::Result<T, E> {
                 Some(inner) => format!("{}: {inner}", what.as_ref()),
                 None => what.as_ref().to_owned(),
             };
-            Error { errno, context: Some(context.into_boxed_str()) }
+            Error {
+                errno,
+                context: Some(context.into_boxed_str()),
+            }
         })
     }
 }
@@ -84,12 +90,16 @@ pub struct SetupError {
 impl SetupError {
     /// A set-up failure with its whole message.
     pub fn new(message: impl Into<String>) -> Self {
-        SetupError { message: message.into() }
+        SetupError {
+            message: message.into(),
+        }
     }
 
     /// `cannot VERB "PATH": REASON`.
     pub fn at(verb: &str, path: &std::path::Path, reason: impl fmt::Display) -> Self {
-        SetupError { message: format!("cannot {verb} {path:?}: {reason}") }
+        SetupError {
+            message: format!("cannot {verb} {path:?}: {reason}"),
+        }
     }
 }
 

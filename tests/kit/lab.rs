@@ -5,11 +5,11 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::Scratch;
 use super::layer::plant;
 use super::snapshot::{self, Look, Reading, Snapshot};
 use super::subject::{self, Layers, Subject};
 use super::sys;
-use super::Scratch;
 
 /// How long a test may keep a mount before it counts as hung and its connection is cut.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -49,7 +49,10 @@ impl Lab {
 
     /// Adds a lower below those given before.
     pub fn lower(mut self, text: &str) -> Lab {
-        let path = self.scratch.path().join(format!("lower{}", self.lowers.len()));
+        let path = self
+            .scratch
+            .path()
+            .join(format!("lower{}", self.lowers.len()));
         plant(&path, text);
         self.lowers.push(path);
         self
@@ -87,9 +90,15 @@ impl Lab {
             upper: self.has_upper.then_some((&upper, &work)),
             mnt: &mnt,
         })?;
-        let daemons =
-            if subject.is_kernel() { Vec::new() } else { subject::processes_about(&mnt) };
-        self.mounted = Some(Mounted { daemons, _watchdog: watchdog(mnt) });
+        let daemons = if subject.is_kernel() {
+            Vec::new()
+        } else {
+            subject::processes_about(&mnt)
+        };
+        self.mounted = Some(Mounted {
+            daemons,
+            _watchdog: watchdog(mnt),
+        });
         Ok(())
     }
 
@@ -97,7 +106,8 @@ impl Lab {
     #[track_caller]
     pub fn remount_as(&mut self, subject: &Subject) {
         self.umount();
-        self.try_mount_as(subject).unwrap_or_else(|why| panic!("{subject:?}: {why}"));
+        self.try_mount_as(subject)
+            .unwrap_or_else(|why| panic!("{subject:?}: {why}"));
     }
 
     #[track_caller]
@@ -122,7 +132,9 @@ impl Lab {
 
     /// Processes that serve the mount.
     pub fn daemons(&self) -> &[u32] {
-        self.mounted.as_ref().map_or(&[], |mounted| &mounted.daemons)
+        self.mounted
+            .as_ref()
+            .map_or(&[], |mounted| &mounted.daemons)
     }
 
     /// Takes note that the union is gone by other means than [`Lab::umount`].
@@ -168,8 +180,16 @@ impl Lab {
     /// The whole visible tree; panics where its listing and its objects disagree.
     #[track_caller]
     pub fn tree(&self) -> Snapshot {
-        let reading = self.read(Look { dir_mtime: true, ..Look::default() });
-        assert!(reading.faults.is_empty(), "{:?}: {:#?}", self.subject, reading.faults);
+        let reading = self.read(Look {
+            dir_mtime: true,
+            ..Look::default()
+        });
+        assert!(
+            reading.faults.is_empty(),
+            "{:?}: {:#?}",
+            self.subject,
+            reading.faults
+        );
         reading.snapshot
     }
 
@@ -183,7 +203,12 @@ impl Lab {
     #[track_caller]
     pub fn expect_paths(&self, want: &str) {
         let tree = self.tree();
-        let mut have: Vec<String> = tree.entries.keys().skip(1).map(|p| snapshot::show(p)).collect();
+        let mut have: Vec<String> = tree
+            .entries
+            .keys()
+            .skip(1)
+            .map(|p| snapshot::show(p))
+            .collect();
         let mut want: Vec<String> = want.split_whitespace().map(str::to_owned).collect();
         have.sort();
         want.sort();
@@ -215,12 +240,20 @@ impl Lab {
     }
 
     fn read_lowers(&self) -> Vec<Snapshot> {
-        let look = Look { dir_mtime: true, ..Look::default() };
-        self.lowers.iter().map(|lower| snapshot::read(lower, look).snapshot).collect()
+        let look = Look {
+            dir_mtime: true,
+            ..Look::default()
+        };
+        self.lowers
+            .iter()
+            .map(|lower| snapshot::read(lower, look).snapshot)
+            .collect()
     }
 
     fn force_umount(&mut self) {
-        let Some(mounted) = self.mounted.take() else { return };
+        let Some(mounted) = self.mounted.take() else {
+            return;
+        };
         if self.subject.umount(&self.mnt(), &mounted.daemons).is_ok() {
             return;
         }
@@ -245,7 +278,10 @@ fn watchdog(mnt: PathBuf) -> mpsc::Sender<()> {
     let (call_off, called_off) = mpsc::channel::<()>();
     std::thread::spawn(move || {
         if called_off.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{}: hung for {PATIENCE:?}: cutting the connection", mnt.display());
+            eprintln!(
+                "{}: hung for {PATIENCE:?}: cutting the connection",
+                mnt.display()
+            );
             if let Err(errno) = sys::umount(&mnt, libc::MNT_FORCE | libc::MNT_DETACH) {
                 eprintln!("{}: {errno:?}", mnt.display());
             }

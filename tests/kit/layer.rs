@@ -42,7 +42,11 @@ pub fn plant(root: &Path, text: &str) {
     for path in all.iter().rev() {
         let relative = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
         let line = lines.iter().rfind(|line| {
-            let own = if line.path == b"." { &[][..] } else { &line.path[..] };
+            let own = if line.path == b"." {
+                &[][..]
+            } else {
+                &line.path[..]
+            };
             own == relative && !line.kind.starts_with('o')
         });
         finish(path, relative, line);
@@ -63,7 +67,12 @@ fn parse(line: &str) -> Option<Line> {
             None => plain.push(unescape(word)),
         }
     }
-    Some(Line { kind, path, plain, attrs })
+    Some(Line {
+        kind,
+        path,
+        plain,
+        attrs,
+    })
 }
 
 fn unescape(word: &str) -> Vec<u8> {

@@ -1,7 +1,12 @@
 //! What all test targets share: scratch directories, layers from text, mounts, whole-tree snapshots.
 
 #![allow(dead_code, unreachable_pub, unused_imports, unsafe_code, missing_docs)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 #![allow(clippy::undocumented_unsafe_blocks, clippy::missing_panics_doc)]
 
 mod lab;
@@ -29,7 +34,11 @@ macro_rules! fails {
                 "{} failed, but not as it should",
                 stringify!($call)
             ),
-            Ok(_) => panic!("{} worked; expected {}", stringify!($call), stringify!($errno)),
+            Ok(_) => panic!(
+                "{} worked; expected {}",
+                stringify!($call),
+                stringify!($errno)
+            ),
         }
     };
 }

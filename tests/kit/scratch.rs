@@ -13,8 +13,8 @@ impl Scratch {
     /// Panics with what is missing when the place cannot hold an upper: a test never passes by not
     /// running.
     pub fn new() -> Scratch {
-        let parent = std::env::var_os("UNIONMOUNT_TEST_DIR")
-            .map_or_else(std::env::temp_dir, PathBuf::from);
+        let parent =
+            std::env::var_os("UNIONMOUNT_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = tempfile::Builder::new()
             .prefix("unionmount-test-")
             .tempdir_in(&parent)

@@ -85,11 +85,19 @@ pub fn read(root: &Path, look: Look) -> Reading {
 }
 
 fn read_object(root: &Path, path: &[u8], look: Look, reading: &mut Reading) {
-    let full = if path.is_empty() { root.to_owned() } else { root.join(OsStr::from_bytes(path)) };
+    let full = if path.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(OsStr::from_bytes(path))
+    };
     let st = match sys::lstat(&full) {
         Ok(st) => st,
         Err(Errno(libc::ENOENT)) if look.skip_ghosts => return,
-        Err(errno) => return reading.faults.push(format!("{}: lstat: {errno:?}", show(path))),
+        Err(errno) => {
+            return reading
+                .faults
+                .push(format!("{}: lstat: {errno:?}", show(path)));
+        }
     };
     let data = match st.kind() {
         libc::S_IFREG => sys::get(&full).map(|data| digest(&data)),
@@ -125,7 +133,11 @@ fn read_object(root: &Path, path: &[u8], look: Look, reading: &mut Reading) {
 fn read_children(root: &Path, full: &Path, path: &[u8], look: Look, reading: &mut Reading) {
     let children = match sys::list(full) {
         Ok(children) => children,
-        Err(errno) => return reading.faults.push(format!("{}: list: {errno:?}", show(path))),
+        Err(errno) => {
+            return reading
+                .faults
+                .push(format!("{}: list: {errno:?}", show(path)));
+        }
     };
     for child in children {
         let mut child_path = path.to_vec();
@@ -135,21 +147,30 @@ fn read_children(root: &Path, full: &Path, path: &[u8], look: Look, reading: &mu
         child_path.extend(&child.name);
         let before = reading.snapshot.entries.len();
         if reading.inos.contains_key(&child_path) {
-            reading.faults.push(format!("{}: listed twice", show(&child_path)));
+            reading
+                .faults
+                .push(format!("{}: listed twice", show(&child_path)));
             continue;
         }
         read_object(root, &child_path, look, reading);
         if reading.snapshot.entries.len() == before {
             continue;
         }
-        let (ino, mode) = (reading.inos[&child_path], reading.snapshot.entries[&child_path].mode);
+        let (ino, mode) = (
+            reading.inos[&child_path],
+            reading.snapshot.entries[&child_path].mode,
+        );
         if child.ino != ino {
             let (path, d_ino) = (show(&child_path), child.ino);
-            reading.faults.push(format!("{path}: d_ino {d_ino}, st_ino {ino}"));
+            reading
+                .faults
+                .push(format!("{path}: d_ino {d_ino}, st_ino {ino}"));
         }
         if u32::from(child.kind) != (mode & libc::S_IFMT) >> 12 {
             let (path, kind) = (show(&child_path), child.kind);
-            reading.faults.push(format!("{path}: d_type {kind}, st_mode {mode:o}"));
+            reading
+                .faults
+                .push(format!("{path}: d_type {kind}, st_mode {mode:o}"));
         }
     }
 }
@@ -159,7 +180,9 @@ fn read_xattrs(full: &Path, path: &[u8], reading: &mut Reading) -> BTreeMap<Stri
         Ok(names) => names,
         Err(Errno(libc::EOPNOTSUPP)) => Vec::new(),
         Err(errno) => {
-            reading.faults.push(format!("{}: listxattr: {errno:?}", show(path)));
+            reading
+                .faults
+                .push(format!("{}: listxattr: {errno:?}", show(path)));
             Vec::new()
         }
     };
@@ -196,13 +219,25 @@ impl Entry {
         };
         let type_and_mode = |e: &Entry| format!("{} {:04o}", letter(e.mode), e.mode & 0o7777);
         field("mode", type_and_mode(self), type_and_mode(other));
-        field("owner", format!("{}:{}", self.uid, self.gid), format!("{}:{}", other.uid, other.gid));
+        field(
+            "owner",
+            format!("{}:{}", self.uid, self.gid),
+            format!("{}:{}", other.uid, other.gid),
+        );
         field("links", self.nlink.to_string(), other.nlink.to_string());
         field("size", self.size.to_string(), other.size.to_string());
-        field("rdev", format!("{:#x}", self.rdev), format!("{:#x}", other.rdev));
+        field(
+            "rdev",
+            format!("{:#x}", self.rdev),
+            format!("{:#x}", other.rdev),
+        );
         field("mtime", self.mtime.clone(), other.mtime.clone());
         field("data", self.data.clone(), other.data.clone());
-        field("xattrs", format!("{:?}", self.xattrs), format!("{:?}", other.xattrs));
+        field(
+            "xattrs",
+            format!("{:?}", self.xattrs),
+            format!("{:?}", other.xattrs),
+        );
         let same = |e: &Entry| e.same_as.as_deref().map_or("none".to_owned(), show);
         field("same inode", same(self), same(other));
         out
@@ -229,7 +264,10 @@ pub fn diff(left: &Snapshot, right: &Snapshot) -> Vec<String> {
         match right.entries.get(path) {
             None => out.push(format!("< /{}: {}", show(path), entry.describe())),
             Some(other) => out.extend(
-                entry.differences(other).iter().map(|line| format!("! /{}: {line}", show(path))),
+                entry
+                    .differences(other)
+                    .iter()
+                    .map(|line| format!("! /{}: {line}", show(path))),
             ),
         }
     }
@@ -245,5 +283,10 @@ pub fn diff(left: &Snapshot, right: &Snapshot) -> Vec<String> {
 #[track_caller]
 pub fn assert_same(what: &str, left: &Snapshot, right: &Snapshot) {
     let lines = diff(left, right);
-    assert!(lines.is_empty(), "{what}: {} differences\n{}", lines.len(), lines.join("\n"));
+    assert!(
+        lines.is_empty(),
+        "{what}: {} differences\n{}",
+        lines.len(),
+        lines.join("\n")
+    );
 }

@@ -69,9 +69,16 @@ impl Subject {
 
     /// The subject in each of its ways to do I/O.
     pub fn modes() -> Vec<Subject> {
-        let modes: [&[&str]; 4] =
-            [&[], &["--writeback"], &["--io", "direct"], &["--timeout", "0"]];
-        let mut all: Vec<Subject> = modes.iter().map(|arguments| Subject::with(arguments)).collect();
+        let modes: [&[&str]; 4] = [
+            &[],
+            &["--writeback"],
+            &["--io", "direct"],
+            &["--timeout", "0"],
+        ];
+        let mut all: Vec<Subject> = modes
+            .iter()
+            .map(|arguments| Subject::with(arguments))
+            .collect();
         all.dedup();
         all
     }
@@ -95,19 +102,31 @@ impl Subject {
                 if let Some((upper, work)) = layers.upper {
                     command.arg("--upper").arg(upper).arg("--work").arg(work);
                 }
-                finished(command.args(arguments).arg(layers.mnt), Duration::from_secs(60))
+                finished(
+                    command.args(arguments).arg(layers.mnt),
+                    Duration::from_secs(60),
+                )
             }
             Subject::FuseOverlayfs => {
                 let mut command = Command::new("fuse-overlayfs");
-                command.arg("-o").arg(overlay_options(layers)).arg("-o").arg("allow_other");
+                command
+                    .arg("-o")
+                    .arg(overlay_options(layers))
+                    .arg("-o")
+                    .arg("allow_other");
                 finished(command.arg(layers.mnt), Duration::from_secs(60))
             }
             Subject::Kernel => {
                 let mut options = overlay_options(layers);
                 options.push(",redirect_dir=off,metacopy=off,xino=on");
-                options.push(if layers.upper.is_some() { ",index=on" } else { ",index=off" });
-                sys::mount("overlay", layers.mnt, "overlay", 0, &options)
-                    .map_err(|errno| format!("mount -t overlay -o {}: {errno:?}", options.display()))
+                options.push(if layers.upper.is_some() {
+                    ",index=on"
+                } else {
+                    ",index=off"
+                });
+                sys::mount("overlay", layers.mnt, "overlay", 0, &options).map_err(|errno| {
+                    format!("mount -t overlay -o {}: {errno:?}", options.display())
+                })
             }
         }
     }
@@ -160,7 +179,11 @@ pub fn processes_about(word: &Path) -> Vec<u32> {
     let own = std::process::id();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -230,7 +253,11 @@ pub fn finished(command: &mut Command, patience: Duration) -> Result<(), String>
     }
     let mut said = String::new();
     std::io::Seek::rewind(&mut output).map_err(|e| e.to_string())?;
-    output.read_to_string(&mut said).map_err(|e| e.to_string())?;
-    let signal = status.signal().map_or(String::new(), |s| format!(" (signal {s})"));
+    output
+        .read_to_string(&mut said)
+        .map_err(|e| e.to_string())?;
+    let signal = status
+        .signal()
+        .map_or(String::new(), |s| format!(" (signal {s})"));
     Err(format!("{what}: {status}{signal}: {}", said.trim()))
 }

@@ -151,14 +151,26 @@ pub fn open(path: impl AsRef<Path>, flags: i32, mode: u32) -> Res<OwnedFd> {
 pub fn pread(fd: &impl AsRawFd, offset: u64, count: usize) -> Res<Vec<u8>> {
     let mut buf = vec![0_u8; count];
     let n = len(unsafe {
-        libc::pread(fd.as_raw_fd(), buf.as_mut_ptr().cast(), count, offset as i64)
+        libc::pread(
+            fd.as_raw_fd(),
+            buf.as_mut_ptr().cast(),
+            count,
+            offset as i64,
+        )
     })?;
     buf.truncate(n);
     Ok(buf)
 }
 
 pub fn pwrite(fd: &impl AsRawFd, offset: u64, data: &[u8]) -> Res<usize> {
-    len(unsafe { libc::pwrite(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), offset as i64) })
+    len(unsafe {
+        libc::pwrite(
+            fd.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            offset as i64,
+        )
+    })
 }
 
 pub fn write(fd: &impl AsRawFd, data: &[u8]) -> Res<usize> {
@@ -190,7 +202,11 @@ pub fn append(path: impl AsRef<Path>, data: &[u8]) -> Res<()> {
 
 /// The whole content of a file.
 pub fn get(path: impl AsRef<Path>) -> Res<Vec<u8>> {
-    let fd = open(path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let fd = open(
+        path,
+        libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK,
+        0,
+    )?;
     get_fd(&fd)
 }
 
@@ -233,9 +249,7 @@ pub fn symlink(target: impl AsRef<Path>, path: impl AsRef<Path>) -> Res<()> {
 
 pub fn readlink(path: impl AsRef<Path>) -> Res<Vec<u8>> {
     let mut buf = vec![0_u8; 4096];
-    let n = len(unsafe {
-        libc::readlink(c(path).as_ptr(), buf.as_mut_ptr().cast(), buf.len())
-    })?;
+    let n = len(unsafe { libc::readlink(c(path).as_ptr(), buf.as_mut_ptr().cast(), buf.len()) })?;
     buf.truncate(n);
     Ok(buf)
 }
@@ -259,7 +273,13 @@ pub fn rename(old: impl AsRef<Path>, new: impl AsRef<Path>) -> Res<()> {
 pub fn rename2(old: impl AsRef<Path>, new: impl AsRef<Path>, flags: u32) -> Res<()> {
     let (old, new) = (c(old), c(new));
     let r = unsafe {
-        libc::renameat2(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), flags)
+        libc::renameat2(
+            libc::AT_FDCWD,
+            old.as_ptr(),
+            libc::AT_FDCWD,
+            new.as_ptr(),
+            flags,
+        )
     };
     ret(r)
 }
@@ -360,16 +380,19 @@ pub fn setxattr(path: impl AsRef<Path>, name: &str, value: &[u8], flags: i32) ->
 
 pub fn fsetxattr(fd: &impl AsRawFd, name: &str, value: &[u8], flags: i32) -> Res<()> {
     let (fd, name) = (fd.as_raw_fd(), c(name));
-    ret(unsafe {
-        libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
-    })
+    ret(unsafe { libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), value.len(), flags) })
 }
 
 pub fn getxattr(path: impl AsRef<Path>, name: impl AsRef<OsStr>) -> Res<Vec<u8>> {
     let mut buf = vec![0_u8; 65536];
     let (path, name) = (c(path), c(name.as_ref()));
     let n = len(unsafe {
-        libc::lgetxattr(path.as_ptr(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len())
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+        )
     })?;
     buf.truncate(n);
     Ok(buf)
@@ -379,7 +402,12 @@ pub fn fgetxattr(fd: &impl AsRawFd, name: &str) -> Res<Vec<u8>> {
     let mut buf = vec![0_u8; 65536];
     let name = c(name);
     let n = len(unsafe {
-        libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len())
+        libc::fgetxattr(
+            fd.as_raw_fd(),
+            name.as_ptr(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+        )
     })?;
     buf.truncate(n);
     Ok(buf)
@@ -393,11 +421,13 @@ pub fn removexattr(path: impl AsRef<Path>, name: &str) -> Res<()> {
 pub fn listxattr(path: impl AsRef<Path>) -> Res<Vec<Vec<u8>>> {
     let mut buf = vec![0_u8; 65536];
     let path = c(path);
-    let n =
-        len(unsafe { libc::llistxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) })?;
+    let n = len(unsafe { libc::llistxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) })?;
     buf.truncate(n);
-    let mut names: Vec<Vec<u8>> =
-        buf.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    let mut names: Vec<Vec<u8>> = buf
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -441,7 +471,12 @@ pub struct Dirent {
 pub fn getdents(fd: &impl AsRawFd, buffer: usize) -> Res<Vec<Dirent>> {
     let mut buf = vec![0_u8; buffer];
     let n = unsafe {
-        libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buf.as_mut_ptr(), buf.len())
+        libc::syscall(
+            libc::SYS_getdents64,
+            fd.as_raw_fd(),
+            buf.as_mut_ptr(),
+            buf.len(),
+        )
     };
     let n = len(n as isize)?;
     let mut entries = Vec::new();
@@ -485,8 +520,10 @@ pub fn list_fd(fd: &impl AsRawFd) -> Res<Vec<Dirent>> {
 pub fn names(path: impl AsRef<Path>) -> Vec<String> {
     let path = path.as_ref();
     let entries = list(path).unwrap_or_else(|e| panic!("listing {}: {e:?}", path.display()));
-    let mut names: Vec<String> =
-        entries.iter().map(|e| String::from_utf8_lossy(&e.name).into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .iter()
+        .map(|e| String::from_utf8_lossy(&e.name).into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -513,11 +550,20 @@ impl Map {
     pub fn new(fd: &impl AsRawFd, size: usize, prot: i32, flags: i32) -> Res<Map> {
         let null = std::ptr::null_mut();
         let address = unsafe { libc::mmap(null, size, prot, flags, fd.as_raw_fd(), 0) };
-        if address == libc::MAP_FAILED { Err(last()) } else { Ok(Map { address, size }) }
+        if address == libc::MAP_FAILED {
+            Err(last())
+        } else {
+            Ok(Map { address, size })
+        }
     }
 
     pub fn shared(fd: &impl AsRawFd, size: usize) -> Res<Map> {
-        Map::new(fd, size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)
+        Map::new(
+            fd,
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+        )
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -572,7 +618,10 @@ pub fn as_user<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> T + Send) -> 
     in_thread(move || {
         // The raw calls change this thread only; libc's would change the whole process.
         unsafe {
-            assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
+            assert_eq!(
+                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+                0
+            );
             assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
             assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
         }
