@@ -108,12 +108,13 @@ fn make(root: &Path, line: &Line) {
         let (major, minor) = text.split_once(':').expect("major:minor");
         sys::makedev(major.parse().unwrap(), minor.parse().unwrap())
     };
-    let mark = |name: &str| {
+    let dir = || {
         std::fs::create_dir_all(&path).unwrap();
-        sys::setxattr(&path, name, b"y", 0)
+        Ok(())
     };
+    let mark = |name: &str| dir().and_then(|()| sys::setxattr(&path, name, b"y", 0));
     let done = match line.kind.as_str() {
-        "d" => Ok(std::fs::create_dir_all(&path).unwrap()),
+        "d" => dir(),
         "f" => fill(&path, line),
         "l" => sys::symlink(as_path(&line.plain[0]), &path),
         "h" => sys::link(root.join(as_path(&line.plain[0])), &path),
@@ -129,8 +130,7 @@ fn make(root: &Path, line: &Line) {
         "o" => mark("trusted.overlay.opaque"),
         "ou" => mark("user.overlay.opaque"),
         "of" => mark("user.fuseoverlayfs.opaque"),
-        "o." => Ok(std::fs::create_dir_all(&path).unwrap())
-            .and_then(|()| sys::put(path.join(".wh..wh..opq"), b"")),
+        "o." => dir().and_then(|()| sys::put(path.join(".wh..wh..opq"), b"")),
         other => panic!("unknown kind of line {other:?}"),
     };
     done.unwrap_or_else(|e| panic!("planting {} {}: {e:?}", line.kind, path.display()));
@@ -171,7 +171,10 @@ fn finish(path: &Path, relative: &[u8], line: Option<&Line>) {
         let done = match key.as_str() {
             "uid" => sys::lchown(path, number(value), u32::MAX),
             "gid" => sys::lchown(path, u32::MAX, number(value)),
-            "mtime" => Ok(mtime = time(std::str::from_utf8(value).unwrap())),
+            "mtime" => {
+                mtime = time(std::str::from_utf8(value).unwrap());
+                Ok(())
+            }
             name if name.contains('.') => sys::setxattr(path, name, value, 0),
             _ => Ok(()),
         };

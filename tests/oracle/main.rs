@@ -112,7 +112,7 @@ fn kernel_against_kernel() {
     );
     for (kind, (worked, failed)) in tally {
         assert!(
-            worked >= 3,
+            worked >= 1,
             "{kind} worked {worked} times and failed {failed} times"
         );
     }
