@@ -608,6 +608,19 @@ pub fn umount(target: impl AsRef<Path>, flags: i32) -> Res<()> {
     ret(unsafe { libc::umount2(c(target).as_ptr(), flags) })
 }
 
+/// Whether something is mounted right there.
+pub fn is_mounted(target: impl AsRef<Path>) -> bool {
+    let wanted = target.as_ref().as_os_str().to_string_lossy().into_owned();
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(&wanted))
+}
+
+pub fn kill(pid: u32, signal: i32) -> Res<()> {
+    ret(unsafe { libc::kill(pid as i32, signal) })
+}
+
 /// Lets the kernel forget every clean name and inode that is not in use.
 pub fn drop_caches() {
     std::fs::write("/proc/sys/vm/drop_caches", "2").expect("the right to drop caches");
