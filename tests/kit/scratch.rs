@@ -13,6 +13,8 @@ impl Scratch {
     /// Panics with what is missing when the place cannot hold an upper: a test never passes by not
     /// running.
     pub fn new() -> Scratch {
+        // Modes in tests are meant as under the usual umask, whoever runs them.
+        sys::umask(0o022);
         let parent =
             std::env::var_os("UNIONMOUNT_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = tempfile::Builder::new()

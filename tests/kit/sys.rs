@@ -608,6 +608,11 @@ pub fn umount(target: impl AsRef<Path>, flags: i32) -> Res<()> {
     ret(unsafe { libc::umount2(c(target).as_ptr(), flags) })
 }
 
+/// Sets the umask of the whole process.
+pub fn umask(mask: u32) {
+    unsafe { libc::umask(mask) };
+}
+
 /// Whether something is mounted right there.
 pub fn is_mounted(target: impl AsRef<Path>) -> bool {
     let wanted = target.as_ref().as_os_str().to_string_lossy().into_owned();
