@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,7 +23,9 @@ use super::pool::Pool;
 use super::server::{IoMode, ServeOptions};
 use crate::attr::Kind;
 use crate::error::{self, Result, best_effort};
-use crate::ops::{Caller, DirItem, Entry, Inspect, NewObject, RenameMode, SetAttr, Union, Written};
+use crate::ops::{
+    Caller, DirItem, Entry, Inspect, NewObject, Perm, RenameMode, SetAttr, Union, Written,
+};
 
 /// For ever, as far as the kernel's clock goes.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -40,6 +43,8 @@ pub(super) struct Shared {
     counters: Counters,
     notifier: OnceLock<Notifier>,
     pool: Pool,
+    /// FUSE_DONT_MASK was agreed on.
+    dont_mask: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -59,6 +64,7 @@ impl Shared {
             counters: Counters::new(),
             notifier: OnceLock::new(),
             pool: Pool::new(),
+            dont_mask: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +75,16 @@ impl Shared {
     pub(super) fn set_notifier(&self, notifier: Notifier) {
         if self.notifier.set(notifier).is_err() {
             tracing::error!("the notifier was set twice");
+        }
+    }
+
+    /// The permission bits of a new object; the kernel has taken off the umask, unless it left that
+    /// to us (for the sake of default ACLs).
+    fn perm(&self, mode: u32, umask: u32) -> Perm {
+        let ours = self.dont_mask.load(Ordering::Relaxed);
+        Perm {
+            perm: mode & 0o7777,
+            umask: if ours { umask } else { 0 },
         }
     }
 
@@ -192,7 +208,7 @@ impl Adapter {
         req: &Request,
         (parent, name): (INodeNo, &OsStr),
         object: NewObject<'_>,
-        perm: u32,
+        perm: Perm,
         reply: ReplyEntry,
     ) {
         let result = self.shared.call(op, parent, |union| {
@@ -239,6 +255,10 @@ impl Filesystem for Adapter {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!("this kernel has no {flag:?}");
             }
+        }
+        let acl = InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
+        if self.shared.union.has_acls() && config.add_capabilities(acl).is_ok() {
+            self.shared.dont_mask.store(true, Ordering::Relaxed);
         }
         for limited in [
             config.set_max_write(MAX_WRITE).err(),
@@ -343,7 +363,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -352,7 +372,8 @@ impl Filesystem for Adapter {
             kind @ (Kind::CharDev | Kind::BlockDev) => NewObject::Device(kind, rdev.into()),
             Kind::File | Kind::Dir | Kind::Symlink => NewObject::File,
         };
-        self.create_object(Op::Mknod, req, (parent, name), object, mode, reply);
+        let perm = self.shared.perm(mode, umask);
+        self.create_object(Op::Mknod, req, (parent, name), object, perm, reply);
     }
 
     fn mkdir(
@@ -361,10 +382,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        self.create_object(Op::Mkdir, req, (parent, name), NewObject::Dir, mode, reply);
+        let perm = self.shared.perm(mode, umask);
+        self.create_object(Op::Mkdir, req, (parent, name), NewObject::Dir, perm, reply);
     }
 
     fn symlink(
@@ -376,7 +398,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let object = NewObject::Symlink(target.as_os_str().as_bytes());
-        self.create_object(Op::Symlink, req, (parent, link_name), object, 0o777, reply);
+        let perm = Perm {
+            perm: 0o777,
+            umask: 0,
+        };
+        self.create_object(Op::Symlink, req, (parent, link_name), object, perm, reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

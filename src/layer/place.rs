@@ -164,6 +164,13 @@ impl Place {
     }
 }
 
+/// Whether the filesystem of an object has access control lists.
+pub fn supports_acl(place: &Place) -> bool {
+    let (path, _) = place.proc_path();
+    let got = rustix::fs::getxattr_query(&*path, "system.posix_acl_access");
+    matches!(got, Ok(_) | Err(Errno::NODATA))
+}
+
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel.
 const XATTR_MAX: usize = 65536;
 

@@ -28,6 +28,15 @@ pub enum NewObject<'a> {
     Device(Kind, u64),
 }
 
+/// Permission bits of a new object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Perm {
+    /// The bits asked for.
+    pub perm: u32,
+    /// What the caller takes off them; 0 if that was done already.
+    pub umask: u32,
+}
+
 impl NewObject<'_> {
     fn kind(&self) -> Kind {
         match self {
@@ -40,7 +49,8 @@ impl NewObject<'_> {
 }
 
 impl Union {
-    /// Creates `name` in `parent`, owned by the caller; `perm` has the umask taken off already.
+    /// Creates `name` in `parent`, owned by the caller, with the permission bits `perm` less
+    /// `umask` (unless a default ACL says what they are).
     ///
     /// # Errors
     /// `EEXIST`; `EPERM` for what would be read as a whiteout; the upper's.
@@ -50,7 +60,7 @@ impl Union {
         parent: u64,
         name: &Name,
         object: NewObject<'_>,
-        perm: u32,
+        Perm { perm, umask }: Perm,
     ) -> Result<Entry> {
         let upper = self.upper()?;
         let dir = self.dir(parent)?;
@@ -69,6 +79,7 @@ impl Union {
         let new = New {
             kind,
             perm: perm & 0o7777,
+            umask: umask & 0o777,
             uid: caller.uid,
             gid: caller.gid,
         };

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 pub use attr::{SetAttr, TimeChange};
 pub use config::{Config, UpperConfig, WhiteoutChoice};
-pub use create::NewObject;
+pub use create::{NewObject, Perm};
 pub use dir::DirItem;
 pub use file::Written;
 pub use ioctl::IoctlReply;
@@ -45,7 +45,7 @@ pub use statfs::StatFs;
 
 use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
-use crate::layer::{Layer, LayerId};
+use crate::layer::{Layer, LayerId, supports_acl};
 use crate::merge::IndexCache;
 use crate::name::Name;
 use crate::tree::{FdCache, Inode, Table};
@@ -124,6 +124,14 @@ impl Union {
     /// Whether anything can be changed.
     pub fn is_writable(&self) -> bool {
         self.upper.is_some()
+    }
+
+    /// Whether access control lists work in the layer that is written, or in any if none is.
+    pub fn has_acls(&self) -> bool {
+        match &self.upper {
+            Some(upper) => upper.acl,
+            None => self.layers.iter().any(|l| supports_acl(&l.root_place())),
+        }
     }
 
     /// Whether a change of the object would first have to copy a lower file: that takes long.

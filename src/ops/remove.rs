@@ -45,10 +45,9 @@ impl Union {
         let _change = self.lock_dir(dir)?;
         let found = self.find_same(dir, name, inode)?;
         self.link_up_if_linked(upper, inode, dir, name)?;
-        let layer = top_layer(&found.top);
-        let in_upper = layer == upper.layer || self.has_upper_alias(upper, inode, dir, name);
+        let in_upper = self.has_upper_alias(upper, inode, dir, name);
         self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
-        let covers = found.covers || layer != upper.layer;
+        let covers = found.covers;
         let removed = match (in_upper, covers) {
             (true, true) => upper.whiteout_object(&dir_fd, name),
             (true, false) => rustix::fs::unlinkat(&dir_fd, name, AtFlags::empty())
@@ -91,7 +90,7 @@ impl Union {
         let _own_change = own.change.lock();
         self.require_empty(inode)?;
         let in_upper = own.stack().top() == upper.layer;
-        let covers = found.covers || !in_upper;
+        let covers = found.covers;
         self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
         let removed = match (in_upper, covers) {
             (true, true) => upper.whiteout_dir(&dir_fd, name),
@@ -133,12 +132,17 @@ impl Union {
         Ok(())
     }
 
-    /// What `dir` has at `name`, if that still is `inode`; the caller holds the change lock.
+    /// What `dir` has at `name`, if that still is `inode`, and whether a lower shows the name; the
+    /// caller holds the change lock.
     pub(super) fn find_same(&self, dir: &Arc<Inode>, name: &Name, inode: &Inode) -> Result<Found> {
         let index = self.index_locked(dir)?;
         let found = index.read().find(name);
         match found {
-            Some(found) if found.top != Top::Whiteout && inode.has_name(dir, name) => Ok(found),
+            Some(mut found) if found.top != Top::Whiteout && inode.has_name(dir, name) => {
+                // What only a lower has will be covered by whatever comes in its place.
+                found.covers |= Some(top_layer(&found.top)) != self.upper_id();
+                Ok(found)
+            }
             _ => Err(Errno::NOENT.into()),
         }
     }

@@ -207,11 +207,7 @@ impl Union {
             None => None,
         };
         let target = self.upper_target(upper, to)?;
-        let covered = match (&to.inode, new_found) {
-            (Some(_), Some(found)) => found.covers || target == Target::Nothing,
-            (_, Some(found)) => found.covers,
-            (_, None) => false,
-        };
+        let covered = new_found.is_some_and(|found| found.covers);
         if is_dir && covered {
             upper.set_opaque(&Place::at(Arc::clone(&from.fd), from.name))?;
         }

@@ -10,6 +10,11 @@ use crate::name::NameBuf;
 
 /// Access control lists change mode bits too.
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+fn is_acl(name: &[u8]) -> bool {
+    name == ACL_ACCESS || name == ACL_DEFAULT
+}
 
 impl Union {
     /// Whether an attribute changes what the kernel has cached of the object's mode.
@@ -72,7 +77,11 @@ impl Union {
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
         if Some(inode.id().layer) != self.upper_id() {
-            self.getxattr(ino, name)?;
+            match self.getxattr(ino, name) {
+                // Removing a list that is not there succeeds, as on other filesystems.
+                Err(e) if e.errno() == Errno::NODATA && is_acl(name) => return Ok(()),
+                result => drop(result?),
+            }
         }
         self.make_upper(&inode)?;
         Ok(self.with_place(&inode, |place| {

@@ -1,4 +1,6 @@
-//! Credentials of other processes, as /proc tells them.
+//! Credentials: of other processes, as /proc tells them, and of this thread.
+
+use rustix::io::Errno;
 
 /// Bit of `CAP_FSETID` in a capability mask: its holder's writes leave setuid and setgid alone.
 const CAP_FSETID: u32 = 4;
@@ -11,6 +13,39 @@ pub fn has_cap_fsetid(pid: u32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0)
+}
+
+/// Runs `f` with this thread's umask set to `umask`; outside of it, it is 0 (the daemon's).
+///
+/// A umask belongs to a process; a thread gets its own by leaving the shared filesystem state
+/// (unshare(2) with CLONE_FS, which takes no privilege).
+///
+/// # Errors
+/// The thread cannot get its own: nothing was run.
+pub fn with_umask<T>(umask: u32, f: impl FnOnce() -> T) -> Result<T, Errno> {
+    thread_local! {
+        static OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if umask == 0 {
+        return Ok(f());
+    }
+    if !OWN.get() {
+        // SAFETY: only this thread's view of current directory, root and umask is copied.
+        if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        }
+        OWN.set(true);
+    }
+    struct Restore(rustix::fs::Mode);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            rustix::process::umask(self.0);
+        }
+    }
+    let _restore = Restore(rustix::process::umask(rustix::fs::Mode::from_raw_mode(
+        umask,
+    )));
+    Ok(f())
 }
 
 /// Runs `f` with this thread's filesystem user and group set to `uid` and `gid`, so that what it

@@ -1,6 +1,6 @@
 //! Makes new objects: at once where nothing is in the way, else in the workdir and by one rename.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
@@ -13,7 +13,10 @@ use crate::layer::{Place, Stat};
 use crate::marker::whiteout::{Dialect, WH_OPAQUE};
 use crate::marker::xattr::Marker;
 use crate::name::{Name, NameBuf};
-use crate::sys::cred::as_owner;
+use crate::sys::cred::{as_owner, with_umask};
+
+/// The default ACL of a directory.
+const ACL_DEFAULT: &str = "system.posix_acl_default";
 
 /// What a new object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +36,10 @@ pub enum NewKind<'a> {
 pub struct New<'a> {
     /// What it is.
     pub kind: NewKind<'a>,
-    /// Permission bits, the umask taken off already.
+    /// Permission bits.
     pub perm: u32,
+    /// What to take off them, unless the directory's default ACL says it all.
+    pub umask: u32,
     /// Owner.
     pub uid: u32,
     /// Group, unless the directory passes on its own.
@@ -129,7 +134,7 @@ impl Upper {
         name: &Name,
         new: &New<'_>,
     ) -> Result<Option<OwnedFd>> {
-        let make = || make_at(dir, name, new);
+        let make = || make_masked(dir, name, new);
         let ours = (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),
@@ -187,7 +192,6 @@ impl Upper {
         new: &New<'_>,
         opaque: bool,
     ) -> Result<(Staged<'_>, Option<OwnedFd>)> {
-        use std::os::fd::AsFd;
         let parent = Stat::at(dir.as_fd(), b"").while_doing(|| "stat a directory of the upper")?;
         let mut new = *new;
         if parent.attr.perm & 0o2000 != 0 {
@@ -197,12 +201,19 @@ impl Upper {
             }
         }
         let staged = Staged::adopt(self, self.temp_name());
-        let private = New {
-            perm: new.perm & 0o700 | 0o600,
-            ..new
+        let fd = match self.default_acl(dir)? {
+            Some(acl) => self.make_inheriting(&acl, &staged.name, &mut new)?,
+            None => {
+                new.perm &= !new.umask;
+                let private = New {
+                    perm: new.perm & 0o700 | 0o600,
+                    umask: 0,
+                    ..new
+                };
+                make_at(&self.work, &staged.name, &private)
+                    .while_doing(|| "create in the workdir")?
+            }
         };
-        let fd =
-            make_at(&self.work, &staged.name, &private).while_doing(|| "create in the workdir")?;
         let place = staged.place();
         if opaque {
             self.set_opaque(&place)?;
@@ -212,6 +223,44 @@ impl Upper {
             set_perm(&place, new.perm).while_doing(|| "set the mode")?;
         }
         Ok((staged, fd))
+    }
+
+    /// The default ACL of an upper directory.
+    fn default_acl(&self, dir: &Arc<OwnedFd>) -> Result<Option<Vec<u8>>> {
+        if !self.acl {
+            return Ok(None);
+        }
+        let place = Place::Fd(Arc::clone(dir));
+        let acl = place.get_xattr(ACL_DEFAULT.as_bytes());
+        acl.while_doing(|| "read the default ACL")
+    }
+
+    /// Makes an object in the workdir that inherits a default ACL: in a directory that has it, for
+    /// the filesystem knows best how. `new.perm` becomes what came out of it.
+    fn make_inheriting(
+        &self,
+        acl: &[u8],
+        name: &Name,
+        new: &mut New<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let nursery = Staged::adopt(self, self.temp_name());
+        rustix::fs::mkdirat(&self.work, &*nursery.name, Mode::from_raw_mode(0o700))
+            .while_doing(|| "create in the workdir")?;
+        let (path, _) = nursery.place().proc_path();
+        rustix::fs::lsetxattr(&*path, ACL_DEFAULT, acl, XattrFlags::empty())
+            .while_doing(|| "pass on a default ACL")?;
+        let dir = nursery.place().open(OFlags::PATH | OFlags::DIRECTORY)?;
+        let fd = make_masked(&dir, b"new", new).while_doing(|| "create in the workdir")?;
+        let made = Stat::at(dir.as_fd(), b"new").while_doing(|| "stat a new object")?;
+        let inherited = if new.kind == NewKind::Dir {
+            new.perm & 0o2000
+        } else {
+            0
+        };
+        new.perm = made.attr.perm | inherited;
+        rustix::fs::renameat(&dir, "new", &self.work, name)
+            .while_doing(|| "move within the workdir")?;
+        Ok(fd)
     }
 
     /// Marks a directory of the upper (or the workdir) opaque.
@@ -264,6 +313,11 @@ impl Upper {
             self.set_marker(&place, Marker::Impure, b"y"),
         );
     }
+}
+
+/// Makes the object itself under its umask.
+fn make_masked(dir: &OwnedFd, name: &Name, new: &New<'_>) -> Result<Option<OwnedFd>, Errno> {
+    with_umask(new.umask, || make_at(dir, name, new))?
 }
 
 /// Makes the object itself; for a regular file also opens it.
@@ -322,7 +376,6 @@ impl Upper {
     /// Whether the whiteout of `name` lies at the name itself. An upper of the `.wh.` dialect may
     /// hold whiteouts of the others, from before.
     fn whiteout_is_at_name(&self, dir: &OwnedFd, name: &Name) -> bool {
-        use std::os::fd::AsFd;
         self.dialect != Dialect::File || Stat::at(dir.as_fd(), name).is_ok()
     }
 }

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use super::link_index::LinkIndex;
 use super::probe::{Abilities, probe_reflink};
 use crate::error::{Errno, SetupError};
-use crate::layer::{Layer, LayerId, Stat, clone_common_mount};
+use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
 use crate::marker::whiteout::Dialect;
 use crate::marker::xattr::Namespace;
 use crate::name::{Name, NameBuf};
@@ -48,6 +48,8 @@ pub struct Upper {
     pub volatile: bool,
     /// `RENAME_WHITEOUT` works.
     pub rename_whiteout: bool,
+    /// Access control lists work.
+    pub acl: bool,
     /// Copies share their data.
     pub reflink: bool,
     /// Copied-up hard links.
@@ -79,6 +81,8 @@ impl Upper {
         let work =
             make_dir(work_fd.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
         let work = Arc::new(work);
+        drop_acls(&work);
+        let acl = supports_acl(&Place::Fd(Arc::clone(&work)));
         clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
         let can = Abilities::probe(work.as_fd());
         let dialect = choose_dialect(work_fd.as_fd(), options, &can)?;
@@ -95,6 +99,7 @@ impl Upper {
             namespace: can.namespace,
             volatile: options.volatile,
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
+            acl,
             reflink,
             links,
             shared_whiteout: Mutex::new(None),
@@ -143,6 +148,17 @@ fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd, bool), Setu
         return Ok((upper, work, true));
     }
     Ok((open(upper)?, open(work)?, false))
+}
+
+/// What the workdir inherited is not to be passed on to everything built in it.
+fn drop_acls(work: &Arc<OwnedFd>) {
+    let (path, _) = Place::Fd(Arc::clone(work)).proc_path();
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::removexattr(&*path, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(e) => tracing::warn!("the workdir keeps an inherited ACL: {e}"),
+        }
+    }
 }
 
 /// Takes a directory for this process (and the children that inherit the descriptor).
