@@ -21,7 +21,6 @@ pub(crate) fn check(plan: &mut MountPlan) -> Result<(), Failure> {
             (What::Work, &mut upper.work),
         ] {
             let seen = Seen::look(what, path)?;
-            seen.permits(if writable { ACCESS_WRITE } else { ACCESS_READ })?;
             *path = seen.given.clone();
             layers.push(seen);
         }
@@ -33,6 +32,9 @@ pub(crate) fn check(plan: &mut MountPlan) -> Result<(), Failure> {
             "cannot use {work}: it is not on the filesystem (and mount) of {upper} \
              (choose a work directory beside the upper directory)"
         )));
+    }
+    for layer in &layers {
+        layer.permits(if writable { ACCESS_WRITE } else { ACCESS_READ })?;
     }
     for path in &mut plan.config.lowers {
         let seen = Seen::look(What::Lower, path)?;

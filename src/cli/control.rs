@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::getxattr;
+use rustix::fs::{Mode, OFlags, getxattr, open, syncfs};
 use rustix::io::Errno;
 
 use super::failure::{Failure, reason};
@@ -94,8 +94,8 @@ impl Target {
 
     /// Returns when everything written so far is on disk.
     pub(crate) fn sync(&self) -> Result<(), Failure> {
-        match getxattr(&self.path, "unionmount.sync", &mut [0u8; 0][..]) {
-            Ok(_) => Ok(()),
+        match self.try_sync() {
+            Ok(()) => Ok(()),
             Err(e @ (Errno::IO | Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => {
                 Err(Failure::new(format!(
                     "cannot sync {:?}: {}: what was written may be lost (check the upper's disk)",
@@ -105,6 +105,13 @@ impl Target {
             }
             Err(e) => Err(self.explain(e)),
         }
+    }
+
+    fn try_sync(&self) -> rustix::io::Result<()> {
+        // First the kernel's own dirty pages to the daemon, then all to the disk.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        syncfs(open(&self.path, flags, Mode::empty())?)?;
+        getxattr(&self.path, "unionmount.sync", &mut [0u8; 0][..]).map(|_| ())
     }
 
     fn explain(&self, e: Errno) -> Failure {

@@ -19,6 +19,7 @@ mod remount;
 mod render;
 mod shutdown;
 mod umount;
+mod values;
 mod words;
 
 use std::ffi::OsString;

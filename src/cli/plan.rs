@@ -2,13 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustix::mount::MountFlags;
 
 use super::args::{Io, LogLevel, MountArgs, Whiteout};
 use super::failure::Failure;
 use super::options::{self, Setting, Treatment};
+use super::values::{choice, dirs, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
 use crate::ops::{Config, UpperConfig, WhiteoutChoice};
@@ -379,16 +379,6 @@ fn merge_dir(
     }
 }
 
-fn dirs(text: &OsStr, name: &str) -> Result<Vec<OsString>, Failure> {
-    let dirs = words::split_dirs(text);
-    if dirs.iter().any(|dir| dir.is_empty()) {
-        return Err(Failure::Usage(format!(
-            "empty directory name in {name} {text:?} (a colon inside a name is written \\:)"
-        )));
-    }
-    Ok(dirs)
-}
-
 fn twice(option: &str, word: &str) -> Failure {
     Failure::Usage(format!(
         "both {option} and -o {word}= are given: use one of them"
@@ -399,57 +389,6 @@ fn refused(shown: &str, why: &str) -> Failure {
     Failure::Failed(format!(
         "cannot use option {shown:?}: {why} (drop the option)"
     ))
-}
-
-fn bad_value(word: &str, value: &OsStr, wanted: &str) -> Failure {
-    Failure::Usage(format!(
-        "bad value {value:?} for {word:?}: {wanted} is wanted"
-    ))
-}
-
-fn switch(word: &str, value: Option<&OsStr>) -> Result<bool, Failure> {
-    match value.map(|v| v.to_string_lossy()).as_deref() {
-        None | Some("1" | "on" | "true" | "yes") => Ok(true),
-        Some("0" | "off" | "false" | "no") => Ok(false),
-        Some(other) => Err(bad_value(word, OsStr::new(other), "0 or 1")),
-    }
-}
-
-/// As many seconds as fuse-overlayfs has for "for ever".
-const FOR_EVER: f64 = 1e9;
-
-fn timeout(word: &str, value: &OsStr) -> Result<Option<Duration>, Failure> {
-    let bad = || bad_value(word, value, "a number of seconds");
-    let seconds: f64 = value
-        .to_str()
-        .and_then(|s| s.parse().ok())
-        .ok_or_else(bad)?;
-    if seconds >= FOR_EVER {
-        return Ok(None);
-    }
-    Duration::try_from_secs_f64(seconds)
-        .map(Some)
-        .map_err(|_| bad())
-}
-
-fn threads(word: &str, value: &OsStr) -> Result<usize, Failure> {
-    match value.to_str().and_then(|s| s.parse().ok()) {
-        Some(count @ 1..=1024) => Ok(count),
-        _ => Err(bad_value(word, value, "a number from 1 to 1024")),
-    }
-}
-
-fn choice<T: clap::ValueEnum>(word: &str, value: &OsStr) -> Result<T, Failure> {
-    value
-        .to_str()
-        .and_then(|s| T::from_str(s, true).ok())
-        .ok_or_else(|| {
-            let names: Vec<_> = T::value_variants()
-                .iter()
-                .filter_map(|v| v.to_possible_value().map(|v| v.get_name().to_owned()))
-                .collect();
-            bad_value(word, value, &format!("one of {}", names.join(", ")))
-        })
 }
 
 fn whiteout(form: Whiteout) -> WhiteoutChoice {

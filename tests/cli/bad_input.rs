@@ -1,7 +1,7 @@
 //! Every kind of bad input: one line with the thing, the cause and the remedy; nothing changed.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::lab::{Lab, outcome};
 
@@ -88,18 +88,18 @@ fn directories_that_cannot_be_used() {
 #[test]
 fn directories_that_are_not_permitted() {
     let lab = Lab::new();
+    let allow = |name: &str, mode: u32| {
+        fs::set_permissions(lab.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        for dir in ["l2", "w"] {
-            fs::set_permissions(
-                lab.path(dir),
-                std::os::unix::fs::PermissionsExt::from_mode(0o000),
-            )
-            .unwrap();
-        }
+        allow("l2", 0o000);
+        allow("w", 0o000);
         lab.run("--lower l2 m")
             .fails(1, &["lower", "l2", "permission denied"]);
         lab.run("--lower l1 --upper u --work w m")
             .fails(1, &["work", "permission denied"]);
+        allow("l2", 0o700);
+        allow("w", 0o700);
         return;
     }
     let as_nobody = "--reuid=65534 --regid=65534 --clear-groups";
@@ -108,11 +108,7 @@ fn directories_that_are_not_permitted() {
         command.arg(crate::lab::PROGRAM).args(line.split(' '));
         outcome(command)
     };
-    fs::set_permissions(
-        lab.path("l2"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .unwrap();
+    allow("l2", 0o700);
     run("--lower l2 m").fails(1, &["lower", "l2", "permission denied"]);
     run("--lower l1 --upper u --work w m").fails(1, &["upper", "permission denied", "write"]);
 }

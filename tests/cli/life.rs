@@ -88,6 +88,19 @@ fn control_commands_answer() {
     lab.run("umount m").succeeds();
 }
 
+/// What the kernel still holds back under --writeback reaches the upper by `sync`.
+#[test]
+fn sync_reaches_what_the_kernel_holds() {
+    let lab = Lab::new();
+    lab.run(&format!("--writeback {READ_WRITE}")).succeeds();
+    let mut file = fs::File::create(lab.path("m/late")).unwrap();
+    std::io::Write::write_all(&mut file, b"late").unwrap();
+    lab.run("sync m").succeeds();
+    assert_eq!(fs::read_to_string(lab.path("u/late")).unwrap(), "late");
+    drop(file);
+    lab.run("umount m").succeeds();
+}
+
 #[test]
 fn hundreds_of_layers_are_all_reported() {
     let lab = Lab::new();

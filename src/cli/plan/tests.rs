@@ -1,5 +1,7 @@
 //! Tables: command line in, plan or complaint out.
 
+use std::time::Duration;
+
 use super::*;
 use crate::cli::args::Cli;
 use clap::Parser;
