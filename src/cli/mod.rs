@@ -1,9 +1,160 @@
 //! The command line: arguments, mount, daemon, control commands.
+//!
+//! Dialects (`helper`, `words`, `options`) become one `plan`, `check` looks at its directories,
+//! `daemon` carries it out. The only place that prints, and that reads the environment.
+
+mod args;
+mod check;
+mod control;
+mod daemon;
+mod failure;
+mod fusermount;
+mod helper;
+mod logging;
+mod mount;
+mod mountinfo;
+mod options;
+mod plan;
+mod remount;
+mod render;
+mod shutdown;
+mod umount;
+mod words;
 
 use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use args::{Cli, Control, MountArgs, QueryArgs};
+use control::Target;
+use failure::{Failure, reason};
+use helper::Request;
+use plan::{Personality, Plan};
+
 /// Runs the program with `args` (the name it was called under first).
-pub fn run(_args: Vec<OsString>) -> ExitCode {
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let argv0 = args.first().cloned().unwrap_or_default();
+    let done = match helper::personality(&argv0) {
+        Personality::Plain => match Cli::try_parse_from(&args) {
+            Ok(cli) => dispatch(cli),
+            Err(e) => return by_clap(&e),
+        },
+        who => foreign(args.get(1..).unwrap_or_default(), who),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        None => mount(cli.mount, Personality::Plain),
+        Some(Control::Mount(args)) => mount(args, Personality::Plain),
+        Some(Control::Umount(args)) => umount::umount(Path::new(&args.mountpoint)).map(success),
+        Some(Control::Sync(args)) => Target::find(Path::new(&args.mountpoint))?
+            .sync()
+            .map(success),
+        Some(Control::Inspect(args)) => query(&args, "inspect", |json| {
+            Ok(render::inspect(&control::decode(json)?))
+        }),
+        Some(Control::Stats(args)) => query(&args, "stats", |json| {
+            Ok(render::stats(&control::decode(json)?))
+        }),
+    }
+}
+
+fn foreign(args: &[OsString], who: Personality) -> Result<ExitCode, Failure> {
+    match helper::parse(args, who)? {
+        Request::Mount(args) => mount(args, who),
+        Request::Version => print(concat!("unionmount ", env!("CARGO_PKG_VERSION"), "\n")),
+        Request::Help => print(match who {
+            Personality::FuseOverlayfs => "Usage: fuse-overlayfs [-f] -o OPTIONS MOUNTPOINT\n",
+            _ => "Usage: mount.fuse.unionmount SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS]\n",
+        }),
+    }
+}
+
+fn mount(args: MountArgs, who: Personality) -> Result<ExitCode, Failure> {
+    match plan::plan(args, who)? {
+        Plan::Mount(plan) => {
+            warn(&plan.warnings);
+            daemon::start(*plan)
+        }
+        Plan::Remount(plan) => {
+            warn(&plan.warnings);
+            remount::remount(&plan).map(success)
+        }
+    }
+}
+
+fn query(
+    args: &QueryArgs,
+    question: &str,
+    render: impl Fn(&[u8]) -> Result<String, Failure>,
+) -> Result<ExitCode, Failure> {
+    let answer = Target::find(Path::new(&args.target.mountpoint))?.ask(question)?;
+    if args.json {
+        return print(&format!(
+            "{}\n",
+            String::from_utf8_lossy(&answer).trim_end()
+        ));
+    }
+    print(&render(&answer)?)
+}
+
+fn success((): ()) -> ExitCode {
     ExitCode::SUCCESS
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Whoever reads has seen enough (`| head`).
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(e) => Err(Failure::new(format!(
+            "cannot write to stdout: {}",
+            reason(e)
+        ))),
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+}
+
+fn complain(message: &str) {
+    let line = format!("unionmount: {message}\n");
+    // If stderr is closed there is nobody left to tell.
+    crate::error::best_effort("stderr", std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Help and version go to stdout; a usage error is one line, as all others are.
+fn by_clap(e: &clap::Error) -> ExitCode {
+    if !e.use_stderr() {
+        crate::error::best_effort("stdout", e.print());
+        return ExitCode::SUCCESS;
+    }
+    let text = e.render().to_string();
+    let why: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let why = why.join(" ");
+    let why = why.strip_prefix("error: ").unwrap_or(&why);
+    complain(&format!("{why} (see unionmount --help)"));
+    ExitCode::from(2)
 }

@@ -1,1 +1,11 @@
-//! (to come)
+//! What one directory on disk is: opened once, then only ever reached through its descriptor.
+//!
+//! Nothing here knows of other layers, and nothing here changes a layer.
+
+mod layer;
+mod place;
+mod scan;
+
+pub use layer::{Layer, LayerId, clone_common_mount};
+pub use place::{Place, Stat};
+pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};

@@ -1,1 +1,10 @@
-//! (to come)
+//! The on-disk vocabulary of overlay filesystems: encode and decode, no I/O.
+//!
+//! Every format here is somebody else's (the kernel's, AUFS's, OCI's, fuse-overlayfs's); each file
+//! says whose.
+
+pub mod nlink;
+pub mod opaque;
+pub mod origin;
+pub mod whiteout;
+pub mod xattr;

@@ -1,1 +1,13 @@
-//! (to come)
+//! Read side: how the listings of several layers become one directory, and its index in memory.
+//!
+//! Pure: no I/O here, no locks but the cache's own.
+
+mod cache;
+mod index;
+mod listing;
+mod stack;
+
+pub use cache::{DirIndex, IndexCache};
+pub use index::{COOKIE_FIRST, Entry, Found, Index, Top};
+pub use listing::merge;
+pub use stack::Stack;

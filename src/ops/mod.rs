@@ -1,23 +1,150 @@
 //! Every operation of the filesystem, on real directories, without any mount.
+//!
+//! Order of locks, outermost first:
+//! 1. `Inode::copying` of one object,
+//! 2. the rename lock (`Union::renames`), for renames across directories,
+//! 3. `Dir::change`: ancestor before descendant, else ascending number,
+//! 4. leaves, held for no system call: an index, table shards, an inode's state.
+//!
+//! Lookups and reads hold none of 1 to 3 over I/O, but for the first listing of a directory.
 
+mod attr;
 mod config;
+mod control;
+mod copy_up;
+mod create;
+mod dir;
+mod file;
+mod ioctl;
+mod link;
+mod lookup;
+mod open;
+mod place;
+mod remove;
+mod rename;
 mod report;
+mod statfs;
+mod xattr;
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+pub use attr::{SetAttr, TimeChange};
 pub use config::{Config, UpperConfig, WhiteoutChoice};
+pub use create::NewObject;
+pub use dir::DirItem;
+pub use file::Written;
+pub use ioctl::IoctlReply;
+pub use lookup::Entry;
+pub use rename::RenameMode;
 pub use report::{Inspect, LayerReport, OpStats, Role, Stats};
+pub use statfs::StatFs;
 
-use crate::error::SetupError;
+use crate::attr::Kind;
+use crate::error::{Errno, Error, Result};
+use crate::layer::{Layer, LayerId};
+use crate::merge::IndexCache;
+use crate::name::Name;
+use crate::tree::{FdCache, Inode, Table};
+use crate::upper::Upper;
+use file::FileFd;
+
+/// Who asks: the ids and the process of the system call that a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Filesystem user id.
+    pub uid: u32,
+    /// Filesystem group id.
+    pub gid: u32,
+    /// Process id as the daemon sees it; 0 if it cannot.
+    pub pid: u32,
+}
 
 /// An opened union: its layers, its memory, its operations.
 #[derive(Debug)]
-pub struct Union {}
+pub struct Union {
+    layers: Vec<Layer>,
+    upper: Option<Upper>,
+    table: Table,
+    indexes: IndexCache,
+    /// Directories of layers, `O_PATH`, by number of the view's directory and layer.
+    dir_fds: FdCache<(u64, LayerId), OwnedFd>,
+    /// Regular files, by number.
+    file_fds: FdCache<u64, FileFd>,
+    /// Taken by renames across directories: only one at a time changes who is whose ancestor.
+    renames: Mutex<()>,
+    /// Odd while a directory is being moved; tells a path walk that it may have gone astray.
+    moves: AtomicU64,
+    counters: Counters,
+    /// Descriptors that pin removed objects, at most.
+    pin_limit: u64,
+}
+
+/// What the union counts about itself.
+#[derive(Debug, Default)]
+struct Counters {
+    index_hits: AtomicU64,
+    index_misses: AtomicU64,
+    copy_ups: AtomicU64,
+    copied_bytes: AtomicU64,
+    pins: AtomicU64,
+}
 
 impl Union {
-    /// Opens every layer and takes the upper for this process alone. Nothing is mounted yet.
+    /// The inode with a number the kernel uses.
+    fn inode(&self, ino: u64) -> Result<Arc<Inode>> {
+        self.table.get(ino).ok_or(Error::from(Errno::STALE))
+    }
+
+    /// The inode of a directory.
+    fn dir(&self, ino: u64) -> Result<Arc<Inode>> {
+        let inode = self.inode(ino)?;
+        if inode.dir().is_none() {
+            return Err(Errno::NOTDIR.into());
+        }
+        Ok(inode)
+    }
+
+    /// The writable layer.
     ///
     /// # Errors
-    /// A sentence that names the layer, the cause and the remedy.
-    pub fn open(_config: &Config) -> Result<Union, SetupError> {
-        Ok(Union {})
+    /// `EROFS` in a read-only union.
+    fn upper(&self) -> Result<&Upper> {
+        self.upper.as_ref().ok_or(Error::from(Errno::ROFS))
+    }
+
+    /// The id of the writable layer, if there is one.
+    fn upper_id(&self) -> Option<LayerId> {
+        self.upper.as_ref().map(|u| u.layer)
+    }
+
+    /// Whether anything can be changed.
+    pub fn is_writable(&self) -> bool {
+        self.upper.is_some()
+    }
+
+    /// Whether a change of the object would first have to copy a lower file: that takes long.
+    pub fn would_copy(&self, ino: u64) -> bool {
+        let in_lower = |inode: &Inode| self.upper_id() != Some(inode.id().layer);
+        self.is_writable()
+            && self
+                .table
+                .with(ino, |i| i.kind == Kind::File && in_lower(i))
+                .unwrap_or(false)
+    }
+
+    /// The same of the object at a name, as far as memory knows.
+    pub fn would_copy_child(&self, parent: u64, name: &Name) -> bool {
+        let index = self.indexes.get(parent);
+        let ino = index.and_then(|i| i.read().get(name).and_then(|e| e.hint()));
+        ino.is_some_and(|ino| self.would_copy(ino))
+    }
+
+    /// A layer by its id.
+    fn layer(&self, id: LayerId) -> Result<&Layer, Errno> {
+        self.layers.get(usize::from(id)).ok_or(Errno::STALE)
     }
 }

@@ -1,2 +1,9 @@
 //! System calls that rustix lacks: the only unsafe code. One file per family.
 #![allow(unsafe_code)]
+
+pub mod attr;
+pub mod cred;
+pub mod daemon;
+pub mod handle;
+pub mod ioctl;
+pub mod signal;

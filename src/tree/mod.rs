@@ -1,1 +1,13 @@
-//! (to come)
+//! Memory side: the objects that the kernel knows, their names and numbers, and open descriptors.
+//!
+//! No system call is made here but the closing of descriptors.
+
+mod fds;
+mod inode;
+mod number;
+mod table;
+
+pub use fds::{FdCache, FdStats};
+pub use inode::{Alias, Dir, Inode, Pin, RealId, State, UnionLink};
+pub use number::{Devices, ROOT};
+pub use table::Table;

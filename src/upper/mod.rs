@@ -1,1 +1,21 @@
-//! (to come)
+//! Write side: the only code that changes a layer.
+//!
+//! Whatever takes more than one step is built in the workdir, made complete, and published by a
+//! single rename or link. A crash between any two steps leaves the old view or the new one, and an
+//! upper that the kernel's overlayfs mounts.
+
+mod change;
+mod copy;
+mod link_index;
+mod probe;
+mod rename;
+mod stage;
+mod whiteout;
+mod workdir;
+
+pub use change::{SetTime, set_owner, set_perm, set_times};
+pub use copy::{Source, allocate, copy_data};
+pub use link_index::LinkIndex;
+pub use rename::{End, Move, Target};
+pub use stage::{New, NewKind, Staged};
+pub use workdir::{Upper, UpperOptions};

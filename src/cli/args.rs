@@ -1,0 +1,165 @@
+//! The command line as typed: names, shapes, help texts. No meaning yet (that is `plan`).
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const USAGE: &str =
+    "unionmount [mount] --lower DIR[:DIR]... [--upper DIR --work DIR] [OPTIONS] MOUNTPOINT
+       unionmount umount MOUNTPOINT
+       unionmount inspect|stats [--json] MOUNTPOINT
+       unionmount sync MOUNTPOINT";
+
+const EXAMPLES: &str = r"Examples:
+  Two read-only trees under one writable directory, and out again:
+    unionmount --lower app:base --upper changes --work work /mnt/c
+    unionmount umount /mnt/c
+  A read-only union (no --upper):
+    unionmount --lower a:b:c /mnt/view
+  In the foreground, as a service would run it:
+    unionmount -f --lower base --upper u --work w --log info /mnt/c
+  From /etc/fstab, with mount.fuse.unionmount linked to this program:
+    data /mnt/c fuse.unionmount lowerdir=/a:/b,upperdir=/u,workdir=/w 0 0
+
+Words for -o: lowerdir=, upperdir=, workdir=, remount, ro, rw, nodev, nosuid, noexec, noatime and
+the other flags of mount(8), fsname=, allow_other, and most options above (timeout=, volatile...).
+Words that only other union filesystems know are accepted where that does no harm.
+
+The leftmost lower is topmost. In DIR, `\:` is a colon and `\\` a backslash; in -o, `\,` is a comma.
+Without -f the command returns once the mount is usable. Exit status: 0, 1 failed, 2 wrong usage.";
+
+/// Shows many read-only directories under one writable directory as a single tree.
+#[derive(Debug, Parser)]
+#[command(
+    name = "unionmount",
+    bin_name = "unionmount",
+    version,
+    override_usage = USAGE,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Control>,
+    #[command(flatten)]
+    pub(crate) mount: MountArgs,
+}
+
+/// The commands that are written as a word.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Control {
+    /// Mount a union (the word may be left out)
+    #[command(
+        override_usage = "unionmount mount --lower DIR[:DIR]... [--upper DIR --work DIR] [OPTIONS] MOUNTPOINT"
+    )]
+    Mount(MountArgs),
+    /// Unmount, and return when the daemon is gone and everything is written
+    #[command(visible_alias = "unmount")]
+    Umount(TargetArgs),
+    /// Show the layers, options, process and version behind a mount
+    Inspect(QueryArgs),
+    /// Show requests with their latencies, caches and copy-ups of a mount
+    Stats(QueryArgs),
+    /// Return when everything written so far is on disk (sync(1) does not reach a FUSE server)
+    Sync(TargetArgs),
+}
+
+/// What a command about an existing mount is given.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// Where the union is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    pub(crate) mountpoint: OsString,
+}
+
+/// What a command that asks an existing mount is given.
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Everything that can be said about a mount, as typed.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MountArgs {
+    /// Read-only directories, topmost first; may be repeated
+    #[arg(long, value_name = "DIR[:DIR]...", action = clap::ArgAction::Append)]
+    pub(crate) lower: Vec<OsString>,
+    /// Writable directory for all changes; without it: read-only
+    #[arg(long, value_name = "DIR")]
+    pub(crate) upper: Option<OsString>,
+    /// Empty directory beside --upper, for changes in the making
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<OsString>,
+    /// Stay in the foreground, silent; SIGTERM or SIGINT unmounts
+    #[arg(long, short)]
+    pub(crate) foreground: bool,
+    /// Refuse every change, although there is an --upper
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// cached, or direct for layers that change behind the union
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) io: Option<Io>,
+    /// Let the kernel collect writes: faster, errors come later
+    #[arg(long)]
+    pub(crate) writeback: bool,
+    /// Threads that answer requests [default: by number of CPUs]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<OsString>,
+    /// How long the kernel may keep attributes [default: for ever]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<OsString>,
+    /// Never sync: faster, the upper is lost if the machine crashes
+    #[arg(long)]
+    pub(crate) volatile: bool,
+    /// Let other users in (always so when root mounts)
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Deletions as auto, chardev, xattr or file [default: auto]
+    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    pub(crate) whiteout: Option<Whiteout>,
+    /// error, warn, info, debug or trace [default: warn]
+    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    pub(crate) log: Option<LogLevel>,
+    /// Log to FILE; without it to stderr with -f, else nowhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<OsString>,
+    /// Options of overlayfs, mount(8) and fuse-overlayfs (see below)
+    #[arg(short = 'o', value_name = "KEY[=VALUE],...", action = clap::ArgAction::Append)]
+    pub(crate) options: Vec<OsString>,
+    /// Where to mount: an existing directory
+    #[arg(value_name = "MOUNTPOINT", num_args = 0..=2)]
+    pub(crate) operands: Vec<OsString>,
+}
+
+/// `--io`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Io {
+    Cached,
+    Direct,
+}
+
+/// `--whiteout`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Whiteout {
+    Auto,
+    Chardev,
+    Xattr,
+    File,
+}
+
+/// `--log`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    #[default]
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}

@@ -1,0 +1,257 @@
+//! From a plan to a process that serves: into the background, mount, report, serve.
+//!
+//! The order is the point. The process forks while it has one thread; the layers are opened before
+//! the mount is made (it may lie over one of them, and engines unmount lowers behind us); success
+//! is reported when the kernel has agreed on the protocol; what fails later takes its mount along.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, chdir, getpid, getrlimit, setrlimit, setsid, umask,
+    waitpid,
+};
+
+use super::check;
+use super::failure::{Failure, reason};
+use super::logging;
+use super::mount::{Mounted, Mounter};
+use super::options;
+use super::plan::MountPlan;
+use super::shutdown;
+use crate::error::best_effort;
+use crate::fuse::{IoMode, Server};
+use crate::ops::{Inspect, Union, WhiteoutChoice};
+use crate::sys::daemon::{Forked, fork};
+use crate::sys::signal::{self, Blocked};
+
+/// Mounts and serves. Returns in the parent when the mount is usable, in the serving process when
+/// it is unmounted.
+pub(crate) fn start(mut plan: MountPlan) -> Result<ExitCode, Failure> {
+    check::check(&mut plan)?;
+    logging::start(&plan.log, plan.foreground)?;
+    if plan.foreground {
+        return bring_up(&plan)?.settle()?.serve();
+    }
+    let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|e| Failure::new(format!("cannot make a pipe: {}", reason(e))))?;
+    let forked = fork().map_err(|e| Failure::new(format!("cannot fork: {}", reason(e))))?;
+    match forked {
+        Forked::Parent(child) => {
+            drop(write_end);
+            wait_for_report(read_end, child)
+        }
+        Forked::Child => {
+            drop(read_end);
+            Ok(in_background(&plan, write_end))
+        }
+    }
+}
+
+/// Says that all is well; anything else on the pipe is a complaint.
+const ALL_WELL: &[u8] = b"\0";
+
+fn wait_for_report(read_end: OwnedFd, child: Pid) -> Result<ExitCode, Failure> {
+    let mut report = Vec::new();
+    let received = std::fs::File::from(read_end).read_to_end(&mut report);
+    if received.is_ok() && report == ALL_WELL {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = waitpid(Some(child), WaitOptions::empty());
+    if !report.is_empty() {
+        return Err(Failure::new(String::from_utf8_lossy(&report)));
+    }
+    let how = match status {
+        Ok(Some((_, status))) => match status.terminating_signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("exit status {}", status.exit_status().unwrap_or_default()),
+        },
+        _ => "no exit status".to_owned(),
+    };
+    Err(Failure::new(format!(
+        "the daemon died before the mount was usable ({how})"
+    )))
+}
+
+fn in_background(plan: &MountPlan, report: OwnedFd) -> ExitCode {
+    best_effort("setsid", setsid());
+    let mut report = std::fs::File::from(report);
+    let complain = |report: &mut std::fs::File, failure: &Failure| {
+        best_effort("report", report.write_all(failure.to_string().as_bytes()));
+        ExitCode::from(failure.status())
+    };
+    let running = match bring_up(plan).and_then(|running| close_stdio().map(|()| running)) {
+        Ok(running) => running,
+        Err(failure) => return complain(&mut report, &failure),
+    };
+    // A parent that is gone will never tell anybody that there is a mount: take it back.
+    if report.write_all(ALL_WELL).is_err() {
+        return ExitCode::FAILURE;
+    }
+    drop(report);
+    match running.settle().and_then(Running::serve) {
+        Ok(code) => code,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Callers wait until our end of their pipes is closed.
+fn close_stdio() -> Result<(), Failure> {
+    let fail = |e| Failure::new(format!("cannot open \"/dev/null\": {}", reason(e)));
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(fail)?;
+    for done in [
+        rustix::stdio::dup2_stdin(&null),
+        rustix::stdio::dup2_stdout(&null),
+        rustix::stdio::dup2_stderr(&null),
+    ] {
+        done.map_err(|e| fail(e.into()))?;
+    }
+    Ok(())
+}
+
+/// A union that is mounted; the mount is undone if this is dropped.
+struct Ready {
+    union: Arc<Union>,
+    pending: super::mount::Pending,
+    server: Server,
+    signals: Blocked,
+}
+
+impl Ready {
+    /// From here on the mount stays until somebody unmounts it.
+    fn settle(self) -> Result<Running, Failure> {
+        let Some(mounted) = self.pending.settle() else {
+            return Err(Failure::new("the mount is gone already"));
+        };
+        let mounted = Arc::new(mounted);
+        shutdown::watch(self.signals, Arc::clone(&mounted), Arc::clone(&self.union))
+            .map_err(|e| Failure::new(format!("cannot start a thread: {}", reason(e))))?;
+        Ok(Running {
+            mounted,
+            server: self.server,
+        })
+    }
+}
+
+struct Running {
+    mounted: Arc<Mounted>,
+    server: Server,
+}
+
+impl Running {
+    fn serve(self) -> Result<ExitCode, Failure> {
+        let path = self.mounted.path();
+        tracing::info!("serving {path:?}");
+        let served = self.server.run();
+        match served {
+            Ok(()) => {
+                tracing::info!("{path:?} is unmounted");
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(e) => {
+                // Nobody answers any more: do not leave a dead mount behind.
+                best_effort("unmount", self.mounted.unmount(super::mount::How::Lazy));
+                Err(Failure::new(format!(
+                    "cannot serve {path:?} any longer: {}",
+                    reason(e)
+                )))
+            }
+        }
+    }
+}
+
+fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
+    let signals = Blocked::new(&[Signal::TERM, Signal::INT])
+        .map_err(|e| Failure::new(format!("cannot block signals: {}", reason(e))))?;
+    for signal in [Signal::HUP, Signal::PIPE] {
+        best_effort("ignore a signal", signal::ignore(signal));
+    }
+    umask(Mode::empty());
+    raise_descriptor_limit();
+    let mounter = Mounter::find()?;
+    let union = Arc::new(Union::open(&plan.config)?);
+    let (pending, device) = mounter.mount(plan)?;
+    let server = Server::new(Arc::clone(&union), device, plan.serve, inspect(plan)).map_err(|e| {
+        Failure::new(format!(
+            "cannot agree with the kernel on the FUSE protocol: {} (Linux 5.4 or later is needed)",
+            reason(e)
+        ))
+    })?;
+    best_effort("chdir", chdir("/"));
+    Ok(Ready {
+        union,
+        pending,
+        server,
+        signals,
+    })
+}
+
+/// One descriptor per file in use: take all that we may.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    best_effort("raise RLIMIT_NOFILE", setrlimit(Resource::Nofile, raised));
+}
+
+/// What `unionmount inspect` tells beside the layers.
+fn inspect(plan: &MountPlan) -> Inspect {
+    Inspect {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: getpid().as_raw_nonzero().get().unsigned_abs(),
+        mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
+        source: plan.source.to_string_lossy().into_owned(),
+        options: options_in_force(plan),
+        layers: Vec::new(),
+    }
+}
+
+fn options_in_force(plan: &MountPlan) -> Vec<String> {
+    let mut all = vec![if plan.config.read_only { "ro" } else { "rw" }.to_owned()];
+    let mut add = |on: bool, text: String| {
+        if on {
+            all.push(text);
+        }
+    };
+    for word in options::flag_words(plan.flags.set) {
+        add(word != "ro", word.to_owned());
+    }
+    let io = match plan.serve.io {
+        IoMode::Cached => "cached",
+        IoMode::Direct => "direct",
+    };
+    add(true, format!("io={io}"));
+    add(plan.serve.writeback, "writeback".to_owned());
+    if let Some(count) = plan.serve.threads {
+        add(true, format!("threads={count}"));
+    }
+    if let Some(timeout) = plan.serve.timeout {
+        add(true, format!("timeout={}", timeout.as_secs_f64()));
+    }
+    if let Some(upper) = &plan.config.upper {
+        let form = match upper.whiteout {
+            WhiteoutChoice::Auto => "auto",
+            WhiteoutChoice::CharDev => "chardev",
+            WhiteoutChoice::Xattr => "xattr",
+            WhiteoutChoice::File => "file",
+        };
+        add(true, format!("whiteout={form}"));
+        add(upper.volatile, "volatile".to_owned());
+    }
+    add(plan.allow_other, "allow_other".to_owned());
+    all
+}

@@ -1,0 +1,89 @@
+//! Where log lines go: a file, or stderr as long as somebody reads it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::sync::Mutex;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::args::LogLevel;
+use super::failure::{Failure, reason};
+use super::plan::LogPlan;
+use crate::error::best_effort;
+
+/// Starts logging. Called before the process forks and changes its directory.
+pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<(), Failure> {
+    let level = match plan.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let result = match &plan.file {
+        Some(path) => {
+            let file = open(path).map_err(|e| {
+                Failure::new(format!(
+                    "cannot open log file {path:?}: {} (choose another --log-file)",
+                    reason(e)
+                ))
+            })?;
+            tracing_subscriber::fmt()
+                .with_max_level(level)
+                .with_ansi(false)
+                .with_writer(Mutex::new(file))
+                .try_init()
+        }
+        // In the background stderr becomes /dev/null: only what happens until then can be seen,
+        // and nothing is worth formatting later but a warning.
+        None => tracing_subscriber::fmt()
+            .with_max_level(if foreground {
+                level
+            } else {
+                level.min(LevelFilter::WARN)
+            })
+            .with_writer(std::io::stderr)
+            .event_format(Plain)
+            .try_init(),
+    };
+    best_effort("start logging", result);
+    Ok(())
+}
+
+fn open(path: &std::path::Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// `unionmount: warning: MESSAGE`, as the program's own complaints look.
+#[derive(Debug)]
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        write!(writer, "unionmount: {level}: ")?;
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

@@ -1,0 +1,271 @@
+//! Makes the mount, and takes away that mount and no other.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::failure::{Failure, reason};
+use super::fusermount::{self, Fusermount};
+use super::mountinfo::Identity;
+use super::options;
+use super::plan::MountPlan;
+use crate::error::best_effort;
+
+/// Who makes the mount; found out before anything is changed.
+#[derive(Debug)]
+pub(crate) enum Mounter {
+    /// We, with mount(2), for the device that is open here.
+    Ourselves(OwnedFd),
+    /// fusermount3, for a plain user.
+    Fusermount(Fusermount),
+}
+
+impl Mounter {
+    /// Decides by what this process may do.
+    pub(crate) fn find() -> Result<Mounter, Failure> {
+        if may_mount() {
+            return open_device().map(Mounter::Ourselves);
+        }
+        Fusermount::find().map(Mounter::Fusermount).ok_or_else(|| {
+            Failure::new(
+                "cannot mount as a plain user: fusermount3 is missing (install the package fuse3, \
+                 or run in a user and mount namespace: unshare -Urm)",
+            )
+        })
+    }
+
+    /// Mounts what `plan` says. The mount is undone unless [`Pending::settle`] is called.
+    pub(crate) fn mount(self, plan: &MountPlan) -> Result<(Pending, OwnedFd), Failure> {
+        let (device, by) = match self {
+            Mounter::Ourselves(device) => {
+                mount_ourselves(plan, &device)?;
+                (device, By::Ourselves)
+            }
+            Mounter::Fusermount(program) => {
+                let device = program.mount(&plan.mountpoint, &fusermount_options(plan))?;
+                (device, By::Fusermount(program))
+            }
+        };
+        match Identity::of(&plan.mountpoint) {
+            Ok(identity) => {
+                let mounted = Mounted {
+                    path: plan.mountpoint.clone(),
+                    identity,
+                    by,
+                };
+                Ok((
+                    Pending {
+                        mounted: Some(mounted),
+                    },
+                    device,
+                ))
+            }
+            Err(e) => {
+                best_effort("unmount", by.unmount(&plan.mountpoint, How::Lazy));
+                Err(Failure::new(format!(
+                    "cannot find the new mount at {:?}: {}",
+                    plan.mountpoint,
+                    reason(e)
+                )))
+            }
+        }
+    }
+}
+
+/// Whether mount(2) is open to this process: it has CAP_SYS_ADMIN in its user namespace.
+pub(crate) fn may_mount() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+fn open_device() -> Result<OwnedFd, Failure> {
+    open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+        let remedy = match e {
+            Errno::NOENT => "modprobe fuse; in a container: add --device /dev/fuse",
+            Errno::NODEV | Errno::NXIO => "the kernel module is missing: modprobe fuse",
+            Errno::ACCESS => "chmod 0666 /dev/fuse, as udev has it",
+            Errno::PERM => "in a container: add --device /dev/fuse",
+            _ => "see dmesg",
+        };
+        Failure::new(format!(
+            "cannot open \"/dev/fuse\": {} ({remedy})",
+            reason(e)
+        ))
+    })
+}
+
+fn mount_ourselves(plan: &MountPlan, device: &OwnedFd) -> Result<(), Failure> {
+    // Root lets everybody in, as every other filesystem does; the kernel checks permissions.
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
+        device.as_raw_fd(),
+        geteuid().as_raw(),
+        getegid().as_raw()
+    );
+    let fail = |why: String| Failure::new(format!("cannot mount on {:?}: {why}", plan.mountpoint));
+    let data = CString::new(data).map_err(|e| fail(e.to_string()))?;
+    let flags = plan.flags.apply(MountFlags::empty());
+    let done = rustix::mount::mount(
+        plan.source.as_os_str(),
+        &plan.mountpoint,
+        plan.fs_type.as_str(),
+        flags,
+        Some(data.as_c_str()),
+    );
+    done.map_err(|e| {
+        let remedy = match e {
+            Errno::PERM => {
+                " (a container needs CAP_SYS_ADMIN, or a user and mount namespace of its own: \
+                 unshare -Urm)"
+            }
+            Errno::NODEV => " (the kernel has no FUSE: modprobe fuse)",
+            _ => "",
+        };
+        fail(format!("{}{remedy}", reason(e)))
+    })
+}
+
+fn fusermount_options(plan: &MountPlan) -> OsString {
+    let mut options = OsString::from("default_permissions,subtype=");
+    options.push(plan.fs_type.strip_prefix("fuse.").unwrap_or(&plan.fs_type));
+    options.push(",fsname=");
+    options.push(fusermount::escape(&plan.source));
+    if plan.allow_other {
+        options.push(",allow_other");
+    }
+    let flags = plan.flags.apply(MountFlags::NOSUID | MountFlags::NODEV);
+    for word in options::flag_words(flags) {
+        options.push(",");
+        options.push(word);
+    }
+    options
+}
+
+/// How insistent an unmount is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Only if nobody uses it.
+    Gentle,
+    /// Out of the tree now; gone when nobody uses it any more.
+    Lazy,
+}
+
+/// Who made the mount, and can therefore take it away.
+#[derive(Debug, Clone)]
+pub(crate) enum By {
+    Ourselves,
+    Fusermount(Fusermount),
+}
+
+impl By {
+    /// Whoever can unmount for this process.
+    pub(crate) fn find() -> Option<By> {
+        if may_mount() {
+            return Some(By::Ourselves);
+        }
+        Fusermount::find().map(By::Fusermount)
+    }
+
+    /// Unmounts what is on top at `path`.
+    pub(crate) fn unmount(&self, path: &Path, how: How) -> Result<(), Refusal> {
+        match self {
+            By::Ourselves => {
+                let flags = match how {
+                    How::Gentle => UnmountFlags::NOFOLLOW,
+                    How::Lazy => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+                };
+                rustix::mount::unmount(path, flags).map_err(|e| match e {
+                    Errno::BUSY => Refusal::Busy,
+                    Errno::PERM => {
+                        Refusal::Other("only its owner and root may unmount it".to_owned())
+                    }
+                    _ => Refusal::Other(reason(e)),
+                })
+            }
+            By::Fusermount(program) => {
+                program
+                    .unmount(path, how == How::Lazy)
+                    .map_err(|complaint| {
+                        if complaint.contains("busy") {
+                            Refusal::Busy
+                        } else {
+                            Refusal::Other(complaint)
+                        }
+                    })
+            }
+        }
+    }
+}
+
+/// Why a mount is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Somebody uses it.
+    Busy,
+    /// Something else.
+    Other(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Busy => f.write_str("the mount is busy"),
+            Refusal::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A mount that we made.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    path: PathBuf,
+    identity: Identity,
+    by: By,
+}
+
+impl Mounted {
+    /// Where it was made.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is still what one finds at its path.
+    pub(crate) fn is_there(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Unmounts it, unless something else is at its path by now.
+    pub(crate) fn unmount(&self, how: How) -> Result<(), Refusal> {
+        if self.is_there() {
+            self.by.unmount(&self.path, how)
+        } else {
+            Err(Refusal::Other("it is no longer at its path".to_owned()))
+        }
+    }
+}
+
+/// A mount that is undone when dropped, as long as it is not settled.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    mounted: Option<Mounted>,
+}
+
+impl Pending {
+    /// Keeps the mount for good.
+    pub(crate) fn settle(mut self) -> Option<Mounted> {
+        self.mounted.take()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(mounted) = self.mounted.take() {
+            best_effort("take back the mount", mounted.unmount(How::Lazy));
+        }
+    }
+}

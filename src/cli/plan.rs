@@ -1,0 +1,472 @@
+//! From the command line as typed to what is to be mounted; pure: no path is looked at.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::mount::MountFlags;
+
+use super::args::{Io, LogLevel, MountArgs, Whiteout};
+use super::failure::Failure;
+use super::options::{self, Setting, Treatment};
+use super::words;
+use crate::fuse::{IoMode, ServeOptions};
+use crate::ops::{Config, UpperConfig, WhiteoutChoice};
+
+/// Under which name the program was called, and so whose habits it follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Personality {
+    /// `unionmount`.
+    #[default]
+    Plain,
+    /// `mount.fuse.unionmount`, by mount(8).
+    Helper,
+    /// `fuse-overlayfs`, by a container engine.
+    FuseOverlayfs,
+}
+
+impl Personality {
+    fn name(self) -> &'static str {
+        match self {
+            Personality::Plain | Personality::Helper => "unionmount",
+            Personality::FuseOverlayfs => "fuse-overlayfs",
+        }
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// A new union.
+    Mount(Box<MountPlan>),
+    /// Other flags for an existing mount.
+    Remount(RemountPlan),
+}
+
+/// A union that is to be mounted.
+#[derive(Debug)]
+pub(crate) struct MountPlan {
+    pub(crate) config: Config,
+    pub(crate) mountpoint: PathBuf,
+    /// What mountinfo shows as the source.
+    pub(crate) source: OsString,
+    /// What mountinfo shows as the type.
+    pub(crate) fs_type: String,
+    pub(crate) flags: FlagChange,
+    pub(crate) allow_other: bool,
+    pub(crate) serve: ServeOptions,
+    pub(crate) foreground: bool,
+    pub(crate) log: LogPlan,
+    /// Things that were asked for and will not be done.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// An existing mount that is to get other flags.
+#[derive(Debug)]
+pub(crate) struct RemountPlan {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) flags: FlagChange,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Flags of a mount that were asked for explicitly, the last word about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlagChange {
+    pub(crate) set: MountFlags,
+    pub(crate) clear: MountFlags,
+}
+
+impl FlagChange {
+    /// `flags` with the change made.
+    pub(crate) fn apply(self, flags: MountFlags) -> MountFlags {
+        (flags - self.clear) | self.set
+    }
+
+    fn set(&mut self, flag: MountFlags) {
+        self.set |= flag;
+        self.clear -= flag;
+    }
+
+    fn clear(&mut self, flag: MountFlags) {
+        self.clear |= flag;
+        self.set -= flag;
+    }
+}
+
+/// How much is logged, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LogPlan {
+    pub(crate) level: LogLevel,
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Decides what `args` mean.
+pub(crate) fn plan(args: MountArgs, personality: Personality) -> Result<Plan, Failure> {
+    let mut draft = Draft::default();
+    for text in &args.options {
+        for (key, value) in words::split_options(text) {
+            draft.take_option(&key, value)?;
+        }
+    }
+    draft.take_arguments(args, personality)?;
+    draft.finish(personality)
+}
+
+/// What has been understood so far.
+#[derive(Debug)]
+struct Draft {
+    lowers: Vec<OsString>,
+    upper: Option<OsString>,
+    work: Option<OsString>,
+    whiteout: WhiteoutChoice,
+    volatile: bool,
+    serve: ServeOptions,
+    allow_other: bool,
+    foreground: bool,
+    flags: FlagChange,
+    fs_name: Option<OsString>,
+    source: Option<OsString>,
+    mountpoint: OsString,
+    remount: bool,
+    log: LogPlan,
+    warnings: Vec<String>,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Draft {
+            lowers: Vec::new(),
+            upper: None,
+            work: None,
+            whiteout: WhiteoutChoice::Auto,
+            volatile: false,
+            serve: ServeOptions::default(),
+            allow_other: false,
+            foreground: false,
+            flags: FlagChange {
+                set: MountFlags::empty(),
+                clear: MountFlags::empty(),
+            },
+            fs_name: None,
+            source: None,
+            mountpoint: OsString::new(),
+            remount: false,
+            log: LogPlan::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Draft {
+    fn take_option(&mut self, key: &OsStr, value: Option<OsString>) -> Result<(), Failure> {
+        let word = key.to_string_lossy();
+        // fuse-overlayfs has sync=0 for what mount(8) cannot mean by it.
+        let treatment = match (word.as_ref(), &value) {
+            ("sync", Some(_)) => Some(Treatment::Ours(Setting::Fsync)),
+            _ => options::treatment(&word),
+        };
+        let shown = match &value {
+            Some(value) => format!("{word}={}", value.to_string_lossy()),
+            None => word.to_string(),
+        };
+        let is_one_of = |allowed: &[&str]| {
+            value
+                .as_ref()
+                .is_some_and(|value| allowed.iter().any(|known| value == known))
+        };
+        match treatment {
+            Some(Treatment::Ours(setting)) => return self.take_setting(&word, setting, value),
+            Some(Treatment::Set(flag)) => self.flags.set(flag),
+            Some(Treatment::Clear(flag)) => self.flags.clear(flag),
+            Some(Treatment::Accept) => {}
+            Some(Treatment::Warn(why)) => self.warn(&shown, why),
+            Some(Treatment::WarnUnless(allowed, why)) => {
+                if !is_one_of(allowed) {
+                    self.warn(&shown, why);
+                }
+            }
+            Some(Treatment::Refuse(why)) => return Err(refused(&shown, why)),
+            Some(Treatment::RefuseUnless(allowed, why)) => {
+                if !is_one_of(allowed) {
+                    return Err(refused(&shown, why));
+                }
+            }
+            None => {
+                return Err(Failure::Usage(format!(
+                    "unknown mount option {word:?} (unionmount --help lists the known ones)"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, shown: &str, why: &str) {
+        let line = format!("option {shown:?} has no effect: {why}");
+        if !self.warnings.contains(&line) {
+            self.warnings.push(line);
+        }
+    }
+
+    fn take_setting(
+        &mut self,
+        word: &str,
+        setting: Setting,
+        value: Option<OsString>,
+    ) -> Result<(), Failure> {
+        let needed = || match value.clone() {
+            Some(value) if !value.is_empty() => Ok(value),
+            _ => Err(Failure::Usage(format!(
+                "option {word:?} needs a value: {word}=..."
+            ))),
+        };
+        match setting {
+            Setting::LowerDir => self.lowers = dirs(&needed()?, word)?,
+            Setting::LowerDirAdd => self.lowers.push(words::unescape(&needed()?)),
+            Setting::UpperDir => self.upper = Some(words::unescape(&needed()?)),
+            Setting::WorkDir => self.work = Some(words::unescape(&needed()?)),
+            Setting::Volatile => self.volatile = true,
+            Setting::Fsync => self.volatile |= !switch(word, value.as_deref())?,
+            Setting::Timeout => self.serve.timeout = timeout(word, &needed()?)?,
+            Setting::Threads => self.serve.threads = Some(threads(word, &needed()?)?),
+            Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
+            Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
+            Setting::Io => self.serve.io = io_mode(choice(word, &needed()?)?),
+            Setting::AllowOther => self.allow_other = true,
+            Setting::FsName => self.fs_name = Some(words::unescape(&needed()?)),
+            Setting::Remount => self.remount = true,
+            Setting::Log => self.log.level = choice(word, &needed()?)?,
+            Setting::LogFile => self.log.file = Some(words::unescape(&needed()?).into()),
+        }
+        Ok(())
+    }
+
+    fn take_arguments(&mut self, args: MountArgs, who: Personality) -> Result<(), Failure> {
+        let by_option = !args.lower.is_empty();
+        if by_option && !self.lowers.is_empty() {
+            return Err(twice("--lower", "lowerdir"));
+        }
+        for text in &args.lower {
+            self.lowers.append(&mut dirs(text, "--lower")?);
+        }
+        merge_dir(&mut self.upper, args.upper, "--upper", "upperdir")?;
+        merge_dir(&mut self.work, args.work, "--work", "workdir")?;
+        if let Some(text) = &args.timeout {
+            self.serve.timeout = timeout("--timeout", text)?;
+        }
+        if let Some(text) = &args.threads {
+            self.serve.threads = Some(threads("--threads", text)?);
+        }
+        if let Some(io) = args.io {
+            self.serve.io = io_mode(io);
+        }
+        if let Some(form) = args.whiteout {
+            self.whiteout = whiteout(form);
+        }
+        if let Some(level) = args.log {
+            self.log.level = level;
+        }
+        if let Some(file) = args.log_file {
+            self.log.file = Some(file.into());
+        }
+        self.serve.writeback |= args.writeback;
+        self.volatile |= args.volatile;
+        self.allow_other |= args.allow_other;
+        self.foreground |= args.foreground;
+        if args.read_only {
+            self.flags.set(MountFlags::RDONLY);
+        }
+        let mut operands = args.operands.into_iter().rev();
+        self.mountpoint = match operands.next() {
+            Some(path) if !path.is_empty() => path,
+            _ => return Err(Failure::Usage("no MOUNTPOINT given".to_owned())),
+        };
+        self.source = operands.next();
+        match (&self.source, who) {
+            (Some(first), Personality::Plain) if by_option => Err(Failure::Usage(format!(
+                "two operands, {first:?} and {:?}: only MOUNTPOINT is expected \
+                 (directories of --lower are joined by colons)",
+                self.mountpoint
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(mut self, who: Personality) -> Result<Plan, Failure> {
+        let mountpoint = PathBuf::from(self.mountpoint);
+        if self.remount {
+            let (flags, warnings) = (self.flags, self.warnings);
+            return Ok(Plan::Remount(RemountPlan {
+                mountpoint,
+                flags,
+                warnings,
+            }));
+        }
+        if self.lowers.is_empty() {
+            return Err(Failure::Usage(
+                "no lower directory given (--lower DIR[:DIR]...)".into(),
+            ));
+        }
+        let upper = match (self.upper, self.work) {
+            (None, None) => None,
+            (Some(upper), Some(work)) => Some(UpperConfig {
+                upper: upper.into(),
+                work: work.into(),
+                whiteout: self.whiteout,
+                volatile: self.volatile,
+            }),
+            (Some(_), None) => {
+                return Err(Failure::Usage(
+                    "an upper directory needs a work directory on the same filesystem (--work DIR)"
+                        .to_owned(),
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(Failure::Usage(
+                    "a work directory is only used with an upper directory (--upper DIR)"
+                        .to_owned(),
+                ));
+            }
+        };
+        if self.serve.writeback && self.serve.io == IoMode::Direct {
+            return Err(Failure::Usage(
+                "writeback needs the page cache, which --io direct does without: drop one of them"
+                    .to_owned(),
+            ));
+        }
+        if upper.is_none() {
+            self.flags.set(MountFlags::RDONLY);
+        }
+        let read_only = self.flags.set.contains(MountFlags::RDONLY);
+        self.serve.writeback &= !read_only;
+        // The engines that speak fuse-overlayfs put a word there that means nothing.
+        let source = self.source.filter(|_| who != Personality::FuseOverlayfs);
+        let source = self.fs_name.or(source).unwrap_or_else(|| who.name().into());
+        Ok(Plan::Mount(Box::new(MountPlan {
+            config: Config {
+                lowers: self.lowers.into_iter().map(PathBuf::from).collect(),
+                upper,
+                read_only,
+            },
+            mountpoint,
+            source,
+            fs_type: format!("fuse.{}", who.name()),
+            flags: self.flags,
+            allow_other: self.allow_other,
+            serve: self.serve,
+            foreground: self.foreground,
+            log: self.log,
+            warnings: self.warnings,
+        })))
+    }
+}
+
+fn merge_dir(
+    slot: &mut Option<OsString>,
+    typed: Option<OsString>,
+    option: &str,
+    word: &str,
+) -> Result<(), Failure> {
+    match typed {
+        None => Ok(()),
+        Some(_) if slot.is_some() => Err(twice(option, word)),
+        Some(typed) if typed.is_empty() => Err(Failure::Usage(format!(
+            "{option} needs a directory, not an empty name"
+        ))),
+        Some(typed) => {
+            *slot = Some(words::unescape(&typed));
+            Ok(())
+        }
+    }
+}
+
+fn dirs(text: &OsStr, name: &str) -> Result<Vec<OsString>, Failure> {
+    let dirs = words::split_dirs(text);
+    if dirs.iter().any(|dir| dir.is_empty()) {
+        return Err(Failure::Usage(format!(
+            "empty directory name in {name} {text:?} (a colon inside a name is written \\:)"
+        )));
+    }
+    Ok(dirs)
+}
+
+fn twice(option: &str, word: &str) -> Failure {
+    Failure::Usage(format!(
+        "both {option} and -o {word}= are given: use one of them"
+    ))
+}
+
+fn refused(shown: &str, why: &str) -> Failure {
+    Failure::Failed(format!(
+        "cannot use option {shown:?}: {why} (drop the option)"
+    ))
+}
+
+fn bad_value(word: &str, value: &OsStr, wanted: &str) -> Failure {
+    Failure::Usage(format!(
+        "bad value {value:?} for {word:?}: {wanted} is wanted"
+    ))
+}
+
+fn switch(word: &str, value: Option<&OsStr>) -> Result<bool, Failure> {
+    match value.map(|v| v.to_string_lossy()).as_deref() {
+        None | Some("1" | "on" | "true" | "yes") => Ok(true),
+        Some("0" | "off" | "false" | "no") => Ok(false),
+        Some(other) => Err(bad_value(word, OsStr::new(other), "0 or 1")),
+    }
+}
+
+/// As many seconds as fuse-overlayfs has for "for ever".
+const FOR_EVER: f64 = 1e9;
+
+fn timeout(word: &str, value: &OsStr) -> Result<Option<Duration>, Failure> {
+    let bad = || bad_value(word, value, "a number of seconds");
+    let seconds: f64 = value
+        .to_str()
+        .and_then(|s| s.parse().ok())
+        .ok_or_else(bad)?;
+    if seconds >= FOR_EVER {
+        return Ok(None);
+    }
+    Duration::try_from_secs_f64(seconds)
+        .map(Some)
+        .map_err(|_| bad())
+}
+
+fn threads(word: &str, value: &OsStr) -> Result<usize, Failure> {
+    match value.to_str().and_then(|s| s.parse().ok()) {
+        Some(count @ 1..=1024) => Ok(count),
+        _ => Err(bad_value(word, value, "a number from 1 to 1024")),
+    }
+}
+
+fn choice<T: clap::ValueEnum>(word: &str, value: &OsStr) -> Result<T, Failure> {
+    value
+        .to_str()
+        .and_then(|s| T::from_str(s, true).ok())
+        .ok_or_else(|| {
+            let names: Vec<_> = T::value_variants()
+                .iter()
+                .filter_map(|v| v.to_possible_value().map(|v| v.get_name().to_owned()))
+                .collect();
+            bad_value(word, value, &format!("one of {}", names.join(", ")))
+        })
+}
+
+fn whiteout(form: Whiteout) -> WhiteoutChoice {
+    match form {
+        Whiteout::Auto => WhiteoutChoice::Auto,
+        Whiteout::Chardev => WhiteoutChoice::CharDev,
+        Whiteout::Xattr => WhiteoutChoice::Xattr,
+        Whiteout::File => WhiteoutChoice::File,
+    }
+}
+
+fn io_mode(io: Io) -> IoMode {
+    match io {
+        Io::Cached => IoMode::Cached,
+        Io::Direct => IoMode::Direct,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Tables: command line in, plan or complaint out.
+
+use super::*;
+use crate::cli::args::Cli;
+use clap::Parser;
+
+fn typed(line: &str) -> Result<Plan, Failure> {
+    let words = std::iter::once("unionmount").chain(line.split_whitespace());
+    let cli = Cli::try_parse_from(words).map_err(|e| Failure::Usage(e.to_string()))?;
+    plan(cli.mount, Personality::Plain)
+}
+
+fn mounted(line: &str) -> MountPlan {
+    match typed(line) {
+        Ok(Plan::Mount(plan)) => *plan,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn paths(list: &[&str]) -> Vec<PathBuf> {
+    list.iter().map(PathBuf::from).collect()
+}
+
+#[test]
+fn layers() {
+    type Row<'a> = (&'a str, &'a [&'a str], Option<(&'a str, &'a str)>);
+    let table: &[Row<'_>] = &[
+        ("--lower a /m", &["a"], None),
+        ("--lower a:b --lower c /m", &["a", "b", "c"], None),
+        (r"--lower a\:b:c /m", &["a:b", "c"], None),
+        ("--lower a --upper u --work w /m", &["a"], Some(("u", "w"))),
+        (
+            r"--lower a --upper u\:1 --work w:2 /m",
+            &["a"],
+            Some(("u:1", "w:2")),
+        ),
+        (
+            "-o lowerdir=a:b,upperdir=u,workdir=w /m",
+            &["a", "b"],
+            Some(("u", "w")),
+        ),
+        (
+            "/m -o lowerdir=a -o upperdir=u -o workdir=w",
+            &["a"],
+            Some(("u", "w")),
+        ),
+        (r"-o lowerdir=a\,b:c\:d,ro /m", &["a,b", "c:d"], None),
+        ("-o lowerdir=a,lowerdir+=b:c /m", &["a", "b:c"], None),
+        ("-o lowerdir=x,lowerdir=a /m", &["a"], None),
+        ("src /m -o lowerdir=a", &["a"], None),
+    ];
+    for (line, lowers, upper) in table {
+        let config = mounted(line).config;
+        assert_eq!(config.lowers, paths(lowers), "{line}");
+        let got = config.upper.map(|u| (u.upper, u.work));
+        assert_eq!(got, upper.map(|(u, w)| (u.into(), w.into())), "{line}");
+    }
+}
+
+#[test]
+fn usage_errors() {
+    for (line, part) in [
+        ("", "MOUNTPOINT"),
+        ("/m", "no lower directory"),
+        ("--lower a", "MOUNTPOINT"),
+        ("--lower a:: /m", "empty directory name"),
+        ("--lower a --upper u /m", "--work"),
+        ("--lower a --work w /m", "--upper"),
+        ("--lower a b /m", "two operands"),
+        ("--lower a -o lowerdir=b /m", "both --lower"),
+        (
+            "--lower a --upper u -o upperdir=v,workdir=w /m",
+            "both --upper",
+        ),
+        ("--lower a -o frobnicate=1 /m", "frobnicate"),
+        ("--lower a -o timeout /m", "needs a value"),
+        ("--lower a --timeout soon /m", "seconds"),
+        ("--lower a --timeout -1 /m", ""),
+        ("--lower a --threads 0 /m", "from 1"),
+        (
+            "--lower a -o whiteout=maybe /m",
+            "auto, chardev, xattr, file",
+        ),
+        ("--lower a -o writeback=2 /m", "0 or 1"),
+        ("--lower a --io direct --writeback /m", "--io direct"),
+        ("--lower a --io sideways /m", "sideways"),
+        ("--frobnicate /m", "--frobnicate"),
+    ] {
+        match typed(line) {
+            Err(Failure::Usage(message)) => assert!(message.contains(part), "{line}: {message}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn refused_options() {
+    for line in [
+        "--lower a -o uidmapping=:0:100000:65536 /m",
+        "--lower a -o squash_to_uid=1000 /m",
+        "--lower a -o xattr_permissions=2 /m",
+        "--lower a -o verity=require /m",
+        "--lower a -o bind /m",
+    ] {
+        assert!(matches!(typed(line), Err(Failure::Failed(_))), "{line}");
+    }
+}
+
+#[test]
+fn words_that_only_warn_or_pass() {
+    for (options, warnings) in [
+        ("", 0),
+        (",,", 0),
+        ("private", 0),
+        ("nodev,suid,context=\"a,b\"", 0),
+        ("fsync=0,volatile,writeback=0", 0),
+        (
+            "xino=on,index=on,userxattr,uuid=null,redirect_dir=off,metacopy=off",
+            0,
+        ),
+        (
+            "_netdev,noauto,nofail,x-systemd.requires=/,comment=x,defaults",
+            0,
+        ),
+        ("squash=", usize::MAX),
+        ("redirect_dir=on", 1),
+        ("redirect_dir=on,redirect_dir=on,metacopy=on", 2),
+        ("noacl", 1),
+        ("xattr_permissions=0", 0),
+    ] {
+        let line = format!("--lower a -o {options} /m");
+        let line = if options.is_empty() {
+            "--lower a /m"
+        } else {
+            &line
+        };
+        match typed(line) {
+            Ok(Plan::Mount(plan)) => assert_eq!(plan.warnings.len(), warnings, "{line}"),
+            Err(Failure::Usage(_)) if warnings == usize::MAX => {}
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn flags() {
+    let none = MountFlags::empty();
+    let ro = MountFlags::RDONLY;
+    for (options, set) in [
+        ("rw", none),
+        ("ro", ro),
+        ("ro,rw", none),
+        ("rw,ro", ro),
+        ("nodev,nosuid,suid", MountFlags::NODEV),
+        (
+            "noatime,sync",
+            MountFlags::NOATIME | MountFlags::SYNCHRONOUS,
+        ),
+        ("sync=0", none),
+    ] {
+        let line = format!("--lower a --upper u --work w -o {options} /m");
+        let plan = mounted(&line);
+        assert_eq!(plan.flags.set, set, "{line}");
+        assert_eq!(plan.config.read_only, set.contains(ro), "{line}");
+    }
+    assert!(mounted("--lower a /m").flags.set.contains(ro));
+    assert!(
+        mounted("--lower a --upper u --work w --read-only /m")
+            .config
+            .read_only
+    );
+}
+
+#[test]
+fn settings() {
+    let plan = mounted(
+        "--lower a --upper u --work w --io direct --threads 3 --timeout 1.5 --whiteout xattr \
+         --volatile --allow-other -f --log debug --log-file l /m",
+    );
+    assert_eq!(plan.serve.io, IoMode::Direct);
+    assert_eq!(plan.serve.threads, Some(3));
+    assert_eq!(plan.serve.timeout, Some(Duration::from_millis(1500)));
+    assert!(plan.allow_other && plan.foreground);
+    assert_eq!(
+        plan.log,
+        LogPlan {
+            level: LogLevel::Debug,
+            file: Some("l".into())
+        }
+    );
+    let upper = plan.config.upper.unwrap();
+    assert!(upper.volatile);
+    assert_eq!(upper.whiteout, WhiteoutChoice::Xattr);
+
+    let plan = mounted("-o lowerdir=a,upperdir=u,workdir=w,timeout=1000000000,fsync=0 /m");
+    assert_eq!(plan.serve.timeout, None);
+    assert!(plan.config.upper.unwrap().volatile);
+    assert!(
+        !mounted("--lower a --writeback /m").serve.writeback,
+        "a read-only union has no use"
+    );
+}
+
+#[test]
+fn sources() {
+    let args = |operands: &[&str], options: &str| MountArgs {
+        operands: operands.iter().map(OsString::from).collect(),
+        options: vec![options.into()],
+        ..MountArgs::default()
+    };
+    for (who, operands, options, source, fs_type) in [
+        (
+            Personality::Plain,
+            &["/m"][..],
+            "",
+            "unionmount",
+            "fuse.unionmount",
+        ),
+        (
+            Personality::Plain,
+            &["/m"],
+            ",fsname=a b",
+            "a b",
+            "fuse.unionmount",
+        ),
+        (
+            Personality::Helper,
+            &["data", "/m"],
+            "",
+            "data",
+            "fuse.unionmount",
+        ),
+        (
+            Personality::Helper,
+            &["data", "/m"],
+            ",fsname=x",
+            "x",
+            "fuse.unionmount",
+        ),
+        (
+            Personality::FuseOverlayfs,
+            &["overlay", "/m"],
+            "",
+            "fuse-overlayfs",
+            "fuse.fuse-overlayfs",
+        ),
+        (
+            Personality::FuseOverlayfs,
+            &["/m"],
+            "",
+            "fuse-overlayfs",
+            "fuse.fuse-overlayfs",
+        ),
+    ] {
+        match plan(args(operands, &format!("lowerdir=a{options}")), who) {
+            Ok(Plan::Mount(plan)) => {
+                assert_eq!(
+                    (plan.source.to_str(), &*plan.fs_type),
+                    (Some(source), fs_type)
+                );
+                assert_eq!(plan.mountpoint, PathBuf::from("/m"));
+            }
+            other => panic!("{operands:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn remount_needs_no_layers() {
+    match typed("-o remount,ro,user_id=0,allow_other /m") {
+        Ok(Plan::Remount(plan)) => {
+            assert_eq!(plan.flags.set, MountFlags::RDONLY);
+            assert_eq!(plan.mountpoint, PathBuf::from("/m"));
+        }
+        other => panic!("{other:?}"),
+    }
+}

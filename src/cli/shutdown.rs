@@ -1,0 +1,68 @@
+//! SIGTERM and SIGINT: unmount, let the server finish, and never hang about.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, open, syncfs};
+
+use super::mount::{How, Mounted, Refusal};
+use crate::error::best_effort;
+use crate::ops::Union;
+use crate::sys::signal::Blocked;
+
+/// How long processes that still use a detached mount are waited for.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Starts the thread that takes `signals`. The process ends when the server returns (the kernel
+/// hangs up once the mount is gone), or here.
+pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) -> io::Result<()> {
+    let name = "signals".to_owned();
+    thread::Builder::new().name(name).spawn(move || {
+        match signals.wait() {
+            Ok(signal) => tracing::info!("signal {}: unmounting", signal.as_raw()),
+            Err(e) => {
+                tracing::error!("cannot wait for signals: {e}");
+                return;
+            }
+        }
+        take_down(&mounted);
+        thread::sleep(GRACE);
+        tracing::warn!(
+            "{:?} is still in use by processes: ending without them",
+            mounted.path()
+        );
+        best_effort("sync", union.sync_all());
+        std::process::exit(0);
+    })?;
+    Ok(())
+}
+
+/// Whether the mount is out of the tree, so that the kernel will hang up.
+fn take_down(mounted: &Mounted) -> bool {
+    match mounted.unmount(How::Gentle) {
+        Ok(()) => return true,
+        Err(Refusal::Busy) => {}
+        Err(Refusal::Other(why)) => tracing::warn!("cannot unmount {:?}: {why}", mounted.path()),
+    }
+    if !mounted.is_there() {
+        return false;
+    }
+    // What is dirty in the kernel must reach us while processes keep the mount alive: after a lazy
+    // unmount nobody would ask for it before we are gone.
+    best_effort("flush the kernel's cache", flush(mounted));
+    match mounted.unmount(How::Lazy) {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::error!("cannot detach {:?}: {why}", mounted.path());
+            false
+        }
+    }
+}
+
+/// Makes the kernel send all dirty pages (it sends no FUSE_SYNCFS, but it does write).
+fn flush(mounted: &Mounted) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    syncfs(open(mounted.path(), flags, Mode::empty())?)
+}

@@ -1,0 +1,810 @@
+//! The requests: each decoded, passed to the union, its result encoded.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use super::control;
+use super::convert::{errno, file_attr, file_type, nothing, time_change};
+use super::counters::{Counters, Op};
+use super::pool::Pool;
+use super::server::{IoMode, ServeOptions};
+use crate::attr::Kind;
+use crate::error::{self, Result, best_effort};
+use crate::ops::{Caller, DirItem, Entry, Inspect, NewObject, RenameMode, SetAttr, Union, Written};
+
+/// For ever, as far as the kernel's clock goes.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// The largest write the kernel sends at once.
+const MAX_WRITE: u32 = 1 << 20;
+/// Requests that the kernel may have under way in the background: with few, a handful of writes
+/// that wait for a copy-up would stop all readahead.
+const MAX_BACKGROUND: u16 = 512;
+
+/// What all threads use.
+pub(super) struct Shared {
+    union: Arc<Union>,
+    options: ServeOptions,
+    inspect: Inspect,
+    counters: Counters,
+    notifier: OnceLock<Notifier>,
+    pool: Pool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(union: Arc<Union>, options: ServeOptions, inspect: Inspect) -> Shared {
+        Shared {
+            union,
+            options,
+            inspect,
+            counters: Counters::new(),
+            notifier: OnceLock::new(),
+            pool: Pool::new(),
+        }
+    }
+
+    pub(super) fn union(&self) -> &Arc<Union> {
+        &self.union
+    }
+
+    pub(super) fn set_notifier(&self, notifier: Notifier) {
+        if self.notifier.set(notifier).is_err() {
+            tracing::error!("the notifier was set twice");
+        }
+    }
+
+    fn ttl(&self) -> Duration {
+        self.options.timeout.unwrap_or(FOREVER)
+    }
+
+    /// Runs a request: counts it, logs its failure, survives its panic.
+    fn call<T>(
+        &self,
+        op: Op,
+        ino: INodeNo,
+        f: impl FnOnce(&Union) -> Result<T>,
+    ) -> Result<T, Errno> {
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| f(&self.union)));
+        let failed = !matches!(result, Ok(Ok(_)));
+        self.counters.count(op, start.elapsed(), failed);
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => {
+                log_failure(op, ino, &e);
+                Err(errno(&e))
+            }
+            Err(_) => {
+                self.counters.count_panic();
+                tracing::error!("{} of inode {} panicked: this is a bug", op.name(), ino.0);
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// Refuses an operation that the kernel then does without, for as long as the mount lives.
+    fn refuse(&self, op: Op) -> Errno {
+        self.counters.count(op, Duration::ZERO, true);
+        Errno::ENOSYS
+    }
+
+    /// Tells the kernel that the attributes it has of an object are out of date.
+    fn invalidate_attributes(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            best_effort("invalidate attributes", notifier.inval_inode(ino, -1, 0));
+        }
+    }
+
+    /// Writes out what the kernel has collected of a file. Not on a thread that reads requests:
+    /// the writes come as requests.
+    fn flush_pages(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            best_effort("flush pages", notifier.inval_inode(ino, 0, 0));
+        }
+    }
+
+    fn written(&self, ino: INodeNo, result: Result<Written, Errno>, reply: ReplyWrite) {
+        match result {
+            Ok(written) => {
+                if written.cleared_privileges {
+                    self.invalidate_attributes(ino);
+                }
+                reply.written(written.len as u32);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
+        match result {
+            Ok(entry) => reply.entry(&self.ttl(), &file_attr(&entry.attr), Generation(0)),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+/// Expected errors at debug; those of a system call that should not have failed at warn.
+fn log_failure(op: Op, ino: INodeNo, e: &error::Error) {
+    match e.context() {
+        Some(_) => tracing::warn!("{} of inode {}: {e}", op.name(), ino.0),
+        None => tracing::debug!("{} of inode {}: {e}", op.name(), ino.0),
+    }
+}
+
+fn empty(result: Result<(), Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// An attribute's value, or its size if that was asked.
+fn xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(e) => reply.error(e),
+    }
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
+}
+
+/// The filesystem as fuser sees it.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    shared: Arc<Shared>,
+}
+
+impl Adapter {
+    pub(super) fn new(shared: Arc<Shared>) -> Adapter {
+        Adapter { shared }
+    }
+
+    fn create_object(
+        &self,
+        op: Op,
+        req: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        object: NewObject<'_>,
+        perm: u32,
+        reply: ReplyEntry,
+    ) {
+        let result = self.shared.call(op, parent, |union| {
+            union.create(caller(req), parent.0, name.as_bytes(), object, perm)
+        });
+        self.shared.entry(result, reply);
+    }
+
+    /// Runs `job` here, or on another thread if it will take long.
+    fn dispatch(&self, slow: bool, job: impl FnOnce(&Shared) + Send + 'static) {
+        if !slow {
+            return job(&self.shared);
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.pool.run(move || job(&shared));
+    }
+}
+
+// Argument lists are fuser's.
+#[allow(clippy::too_many_arguments)]
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let options = &self.shared.options;
+        let mut wanted = vec![
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            // v2, never v1, and never neither: else every write is preceded by a GETXATTR.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+        ];
+        if options.handle_free() {
+            wanted.extend([
+                InitFlags::FUSE_NO_OPEN_SUPPORT,
+                InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            ]);
+        }
+        if options.writeback && self.shared.union.is_writable() {
+            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
+        }
+        if options.io == IoMode::Direct {
+            wanted.push(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        }
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!("this kernel has no {flag:?}");
+            }
+        }
+        for limited in [
+            config.set_max_write(MAX_WRITE).err(),
+            config
+                .set_max_readahead(MAX_WRITE)
+                .err()
+                .filter(|max| *max > 0),
+        ] {
+            tracing::trace!("kernel's limit: {limited:?}");
+        }
+        if config.set_max_background(MAX_BACKGROUND).is_err() {
+            tracing::debug!("the number of background requests could not be set");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let result = self.shared.call(Op::Lookup, parent, |union| {
+            union.lookup(parent.0, name.as_bytes())
+        });
+        match result {
+            Err(e) if e == Errno::ENOENT && !self.shared.ttl().is_zero() => {
+                reply.entry(&self.shared.ttl(), &nothing(), Generation(0));
+            }
+            result => self.shared.entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        // Nobody waits for an answer; the failure of a panic is logged.
+        let forgotten = self.shared.call(Op::Forget, ino, |union| {
+            union.forget(ino.0, nlookup);
+            Ok(())
+        });
+        if let Err(e) = forgotten {
+            tracing::debug!("forget of inode {}: {e:?}", ino.0);
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self
+            .shared
+            .call(Op::Getattr, ino, |union| union.getattr(ino.0))
+        {
+            Ok(attr) => reply.attr(&self.shared.ttl(), &file_attr(&attr)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = SetAttr {
+            perm: mode.map(|m| m & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: time_change(atime),
+            mtime: time_change(mtime),
+        };
+        let caller = caller(req);
+        let slow = self.shared.union.would_copy(ino.0);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Setattr, ino, |union| {
+                union.setattr(caller, ino.0, &change)
+            });
+            match result {
+                Ok(attr) => reply.attr(&shared.ttl(), &file_attr(&attr)),
+                Err(e) => reply.error(e),
+            }
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self
+            .shared
+            .call(Op::Readlink, ino, |union| union.readlink(ino.0))
+        {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let object = match Kind::from_mode(mode) {
+            kind @ (Kind::Fifo | Kind::Socket) => NewObject::Special(kind),
+            kind @ (Kind::CharDev | Kind::BlockDev) => NewObject::Device(kind, rdev.into()),
+            Kind::File | Kind::Dir | Kind::Symlink => NewObject::File,
+        };
+        self.create_object(Op::Mknod, req, (parent, name), object, mode, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.create_object(Op::Mkdir, req, (parent, name), NewObject::Dir, mode, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let object = NewObject::Symlink(target.as_os_str().as_bytes());
+        self.create_object(Op::Symlink, req, (parent, link_name), object, 0o777, reply);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes();
+        empty(
+            self.shared
+                .call(Op::Unlink, parent, |union| union.unlink(parent.0, name)),
+            reply,
+        );
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes();
+        empty(
+            self.shared
+                .call(Op::Rmdir, parent, |union| union.rmdir(parent.0, name)),
+            reply,
+        );
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            f if f.is_empty() => RenameMode::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+        let slow = self.shared.union.would_copy_child(parent.0, &name);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Rename, parent, |union| {
+                union.rename(parent.0, &name, newparent.0, &newname, mode)
+            });
+            empty(result, reply);
+        });
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let newname = newname.as_bytes().to_vec();
+        let slow = self.shared.union.would_copy(ino.0);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Link, ino, |union| {
+                union.link(ino.0, newparent.0, &newname)
+            });
+            shared.entry(result, reply);
+        });
+    }
+
+    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.shared.options.handle_free() {
+            return reply.error(self.shared.refuse(Op::Open));
+        }
+        self.shared.counters.count(Op::Open, Duration::ZERO, false);
+        let flags = match self.shared.options.io {
+            IoMode::Direct => FopenFlags::FOPEN_DIRECT_IO,
+            IoMode::Cached => FopenFlags::empty(),
+        };
+        reply.opened(FileHandle(0), flags);
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.shared.options.handle_free() {
+            return reply.error(self.shared.refuse(Op::Opendir));
+        }
+        self.shared
+            .counters
+            .count(Op::Opendir, Duration::ZERO, false);
+        reply.opened(FileHandle(0), FopenFlags::empty());
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        // The kernel sends MKNOD instead: a handle given here would never be released.
+        reply.error(self.shared.refuse(Op::Create));
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        thread_local! {
+            static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let result = self.shared.call(Op::Read, ino, |union| {
+                union.read(ino.0, offset, size as usize, buffer)
+            });
+            match result {
+                Ok(()) => reply.data(buffer),
+                Err(e) => reply.error(e),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        if !self.shared.union.would_copy(ino.0) {
+            let result = self.shared.call(Op::Write, ino, |union| {
+                union.write(ino.0, offset, data, clear)
+            });
+            return self.shared.written(ino, result, reply);
+        }
+        let data = data.to_vec();
+        self.dispatch(true, move |shared| {
+            let result = shared.call(Op::Write, ino, |union| {
+                union.write(ino.0, offset, &data, clear)
+            });
+            shared.written(ino, result, reply);
+        });
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.shared.refuse(Op::Flush));
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.dispatch(true, move |shared| {
+            empty(
+                shared.call(Op::Fsync, ino, |union| union.fsync(ino.0, datasync)),
+                reply,
+            );
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.dispatch(true, move |shared| {
+            empty(
+                shared.call(Op::Fsyncdir, ino, |union| union.fsync_dir(ino.0)),
+                reply,
+            );
+        });
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let mut add = |item: &DirItem<'_>| {
+            let kind = file_type(item.attr.kind);
+            !reply.add(
+                INodeNo(item.attr.ino),
+                item.cookie,
+                kind,
+                OsStr::from_bytes(item.name),
+            )
+        };
+        let result = self.shared.call(Op::Readdir, ino, |union| {
+            union.read_dir(ino.0, offset, false, &mut add)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let ttl = self.shared.ttl();
+        let mut add = |item: &DirItem<'_>| {
+            let ttl = if item.unknown { Duration::ZERO } else { ttl };
+            let (attr, name) = (file_attr(&item.attr), OsStr::from_bytes(item.name));
+            !reply.add(
+                INodeNo(item.attr.ino),
+                item.cookie,
+                name,
+                &ttl,
+                &attr,
+                Generation(0),
+            )
+        };
+        let result = self.shared.call(Op::Readdirplus, ino, |union| {
+            union.read_dir(ino.0, offset, true, &mut add)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.shared.call(Op::Statfs, ino, Union::statfs) {
+            Ok(s) => reply.statfs(
+                s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+            ),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let name = name.as_bytes();
+        if control::is_control(ino.0, name) {
+            return reply.error(Errno::EPERM);
+        }
+        let (name, value) = (name.to_vec(), value.to_vec());
+        let slow = self.shared.union.would_copy(ino.0);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Setxattr, ino, |union| {
+                union.setxattr(ino.0, &name, &value, flags as u32)
+            });
+            if result.is_ok() && Union::changes_mode(&name) {
+                shared.invalidate_attributes(ino);
+            }
+            empty(result, reply);
+        });
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = name.as_bytes();
+        if control::is_control(ino.0, name) {
+            let (caller, name) = (caller(req), name.to_vec());
+            return self.dispatch(true, move |shared| {
+                let result = shared.call(Op::Getxattr, ino, |union| {
+                    control::answer(union, &shared.counters, &shared.inspect, caller, &name)
+                });
+                xattr(result, size, reply);
+            });
+        }
+        let result = self
+            .shared
+            .call(Op::Getxattr, ino, |union| union.getxattr(ino.0, name));
+        xattr(result, size, reply);
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let result = self.shared.call(Op::Listxattr, ino, |union| {
+            let mut list = Vec::new();
+            for name in union.listxattr(ino.0)? {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            Ok(list)
+        });
+        xattr(result, size, reply);
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes().to_vec();
+        let slow = self.shared.union.would_copy(ino.0);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Removexattr, ino, |union| {
+                union.removexattr(ino.0, &name)
+            });
+            if result.is_ok() && Union::changes_mode(&name) {
+                shared.invalidate_attributes(ino);
+            }
+            empty(result, reply);
+        });
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // Permissions are the kernel's to check (default_permissions).
+        reply.error(self.shared.refuse(Op::Access));
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let result = self
+            .shared
+            .call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, in_data));
+        match result {
+            Ok(answer) => {
+                let len = answer.data.len().min(out_size as usize);
+                reply.ioctl(0, answer.data.get(..len).unwrap_or_default());
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(req);
+        self.dispatch(true, move |shared| {
+            let result = shared.call(Op::Fallocate, ino, |union| {
+                union.fallocate(caller, ino.0, offset, length, mode as u32)
+            });
+            if result == Ok(true) {
+                shared.invalidate_attributes(ino);
+            }
+            empty(result.map(drop), reply);
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let flush = self.shared.options.writeback;
+        self.dispatch(flush, move |shared| {
+            if flush {
+                // The layer knows nothing of pages that are still to be written.
+                shared.flush_pages(ino);
+            }
+            let result = shared.call(Op::Lseek, ino, |union| {
+                let offset = u64::try_from(offset).map_err(|_| error::Errno::NXIO)?;
+                union.seek(ino.0, offset, whence)
+            });
+            match result {
+                Ok(at) => reply.offset(at as i64),
+                Err(e) => reply.error(e),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let caller = caller(req);
+        self.dispatch(true, move |shared| {
+            let result = shared.call(Op::CopyFileRange, ino_out, |union| {
+                // The reply has 32 bits for the length.
+                let len = len.min(1 << 30) as usize;
+                union.copy_file_range(caller, (ino_in.0, offset_in), (ino_out.0, offset_out), len)
+            });
+            shared.written(ino_out, result, reply);
+        });
+    }
+}

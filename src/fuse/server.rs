@@ -1,0 +1,128 @@
+//! A mounted union from the handshake with the kernel to the unmount.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Config, Session, SessionACL};
+use parking_lot::{Condvar, Mutex};
+
+use super::adapter::{Adapter, Shared};
+use crate::ops::{Inspect, Union};
+
+/// How the kernel is to use the filesystem.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServeOptions {
+    /// Whether data goes through the kernel's page cache.
+    pub io: IoMode,
+    /// Let the kernel collect writes (`--writeback`).
+    pub writeback: bool,
+    /// Threads that read requests; `None`: chosen from the number of CPUs.
+    pub threads: Option<usize>,
+    /// How long the kernel may believe names and attributes; `None`: for ever.
+    pub timeout: Option<Duration>,
+}
+
+/// `--io`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoMode {
+    /// Through the page cache, with no request for open and close.
+    #[default]
+    Cached,
+    /// Every read and write reaches the layer.
+    Direct,
+}
+
+impl ServeOptions {
+    /// Whether the kernel need not tell of open and close: a refusal of `open` would fix for ever
+    /// that data stays cached, which is wrong where layers may change behind the kernel's back.
+    pub(super) fn handle_free(&self) -> bool {
+        self.io == IoMode::Cached && self.timeout != Some(Duration::ZERO)
+    }
+}
+
+/// A mounted union that answers the kernel.
+#[derive(Debug)]
+pub struct Server {
+    session: Session<Adapter>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Agrees with the kernel on the protocol. `device` is an open `/dev/fuse` that mount(2) was
+    /// given; `inspect` is what `unionmount inspect` shows (layers are filled in from `union`).
+    ///
+    /// # Errors
+    /// The kernel hung up or is too old.
+    pub fn new(
+        union: Arc<Union>,
+        device: OwnedFd,
+        options: ServeOptions,
+        inspect: Inspect,
+    ) -> io::Result<Server> {
+        let shared = Arc::new(Shared::new(union, options, inspect));
+        let mut config = Config::default();
+        config.n_threads = Some(options.threads.unwrap_or_else(default_threads));
+        // Who may do what is the kernel's business (allow_other, default_permissions).
+        let session = Session::from_fd(
+            Adapter::new(Arc::clone(&shared)),
+            device,
+            SessionACL::All,
+            config,
+        )?;
+        shared.set_notifier(session.notifier());
+        Ok(Server { session, shared })
+    }
+
+    /// Answers requests until the filesystem is unmounted; then everything written is on disk
+    /// (unless volatile). Starts its own threads.
+    ///
+    /// # Errors
+    /// The device failed in another way than by an unmount or an abort.
+    pub fn run(self) -> io::Result<()> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let housekeeper = {
+            let (stop, union) = (Arc::clone(&stop), Arc::clone(self.shared.union()));
+            std::thread::Builder::new()
+                .name("housekeeper".into())
+                .spawn(move || keep_house(&union, &stop))?
+        };
+        let result = self.session.run();
+        *stop.0.lock() = true;
+        stop.1.notify_all();
+        if housekeeper.join().is_err() {
+            tracing::error!("the housekeeper panicked");
+        }
+        let synced = self.shared.union().sync_all().map_err(|e| {
+            tracing::error!("the last sync failed: {e}");
+            io::Error::from(e.errno())
+        });
+        match result {
+            Err(e) if e.raw_os_error() == Some(aborted()) => synced,
+            Err(e) => Err(e),
+            Ok(()) => synced,
+        }
+    }
+}
+
+/// The connection was aborted through fusectl: a clean end.
+fn aborted() -> i32 {
+    crate::error::Errno::CONNABORTED.raw_os_error()
+}
+
+fn keep_house(union: &Union, (stop, wake): &(Mutex<bool>, Condvar)) {
+    let mut stopped = stop.lock();
+    while !*stopped {
+        let timed_out = wake
+            .wait_for(&mut stopped, Duration::from_secs(1))
+            .timed_out();
+        if timed_out {
+            parking_lot::MutexGuard::unlocked(&mut stopped, || union.housekeep());
+        }
+    }
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
+}

@@ -1,0 +1,180 @@
+//! One layer: its root descriptor, its filesystem, and how to open directories in it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::place::{Place, Stat};
+use crate::error::{Errno, SetupError};
+use crate::marker::origin::HandleFormat;
+use crate::marker::whiteout::WhFiles;
+use crate::name::Name;
+
+/// Position of a layer in the stack, topmost first.
+pub type LayerId = u16;
+
+/// An opened layer.
+#[derive(Debug)]
+pub struct Layer {
+    /// Position in the stack.
+    pub id: LayerId,
+    /// The path it was given as; only ever printed.
+    pub path: PathBuf,
+    /// Whether `.wh.` names are whiteouts here.
+    pub wh_files: WhFiles,
+    /// The root, `O_PATH`.
+    pub root: Arc<OwnedFd>,
+    /// Device of the root.
+    pub dev: u64,
+    /// Magic number of its filesystem.
+    pub magic: u64,
+    /// UUID of its filesystem; zeros if unknown.
+    pub uuid: [u8; 16],
+    /// `root` is a mount of our own, so that what is mounted inside the layer does not show.
+    pub private_mount: bool,
+}
+
+impl Layer {
+    /// Opens the directory `path` as layer `id`, as a private clone of its mount where permitted.
+    ///
+    /// # Errors
+    /// The path is missing, no directory or not permitted.
+    pub fn open(id: LayerId, path: &Path, wh_files: WhFiles) -> Result<Layer, SetupError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let plain = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|e| SetupError::at("open layer", path, explain(e)))?;
+        let (root, private_mount) = match clone_mount(CWD, path) {
+            Ok(clone) if same_object(clone.as_fd(), plain.as_fd()) => (clone, true),
+            _ => (plain, false),
+        };
+        Layer::from_root(id, path, wh_files, root, private_mount)
+    }
+
+    /// Makes a layer of an already open root.
+    ///
+    /// # Errors
+    /// The root cannot be read.
+    pub fn from_root(
+        id: LayerId,
+        path: &Path,
+        wh_files: WhFiles,
+        root: OwnedFd,
+        private_mount: bool,
+    ) -> Result<Layer, SetupError> {
+        let fail = |e: Errno| SetupError::at("read layer", path, explain(e));
+        let stat = Stat::at(root.as_fd(), b"").map_err(fail)?;
+        let statfs = rustix::fs::fstatfs(&root).map_err(fail)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let readable = rustix::fs::openat(&root, ".", flags, Mode::empty()).map_err(fail)?;
+        Ok(Layer {
+            id,
+            path: path.to_owned(),
+            wh_files,
+            dev: stat.dev,
+            magic: statfs.f_type as u64,
+            uuid: crate::sys::ioctl::fs_uuid(readable.as_fd()),
+            root: Arc::new(root),
+            private_mount,
+        })
+    }
+
+    /// Opens directory `name` in `dir`, a directory of this layer, as `O_PATH`.
+    ///
+    /// # Errors
+    /// `ENOTDIR` if it is none (any more), `ENOENT`; `EXDEV` if something is mounted there that
+    /// is not part of the layer.
+    pub fn open_dir_at(&self, dir: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        if !self.private_mount && Stat::at(fd.as_fd(), b"")?.mount_root {
+            return Err(Errno::XDEV);
+        }
+        Ok(fd)
+    }
+
+    /// Which form the file handles of this layer's filesystem have.
+    pub fn handle_format(&self) -> HandleFormat {
+        match self.magic {
+            0xEF53 => HandleFormat::Ino32,
+            0x5846_5342 => HandleFormat::Xfs,
+            0x9123_683E => HandleFormat::Btrfs,
+            0x0102_1994 => HandleFormat::Tmpfs,
+            _ => HandleFormat::Unknown,
+        }
+    }
+
+    /// The usual name of the layer's filesystem, or its magic number.
+    pub fn filesystem(&self) -> String {
+        match self.magic {
+            0xEF53 => "ext4".into(),
+            0x5846_5342 => "xfs".into(),
+            0x9123_683E => "btrfs".into(),
+            0x0102_1994 => "tmpfs".into(),
+            0x794C_7630 => "overlay".into(),
+            0x6573_5546 => "fuse".into(),
+            0x7371_7368 => "squashfs".into(),
+            0xE0F5_E1E2 => "erofs".into(),
+            0x6969 => "nfs".into(),
+            0x2FC1_2FC1 => "zfs".into(),
+            magic => format!("{magic:#x}"),
+        }
+    }
+
+    /// The root as a place.
+    pub fn root_place(&self) -> Place {
+        Place::Fd(Arc::clone(&self.root))
+    }
+}
+
+/// Clones the mount that holds both directories and opens both in the clone: renames between them
+/// work only within one mount. `None` where that is not permitted or they share no mount.
+pub fn clone_common_mount(a: &Path, b: &Path) -> Option<(OwnedFd, OwnedFd)> {
+    let (a, b) = (a.canonicalize().ok()?, b.canonicalize().ok()?);
+    let base: PathBuf = a
+        .components()
+        .zip(b.components())
+        .take_while(|(x, y)| x == y)
+        .map(|(x, _)| x)
+        .collect();
+    let clone = clone_mount(CWD, &base).ok()?;
+    let open = |path: &Path| -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let below = path
+            .strip_prefix(&base)
+            .ok()
+            .filter(|p| !p.as_os_str().is_empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let fd = rustix::fs::openat2(&clone, below, flags, Mode::empty(), resolve).ok()?;
+        let plain = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+        same_object(fd.as_fd(), plain.as_fd()).then_some(fd)
+    };
+    Some((open(&a)?, open(&b)?))
+}
+
+fn clone_mount(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    open_tree(
+        dir,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+}
+
+fn same_object(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    match (Stat::at(a, b""), Stat::at(b, b"")) {
+        (Ok(a), Ok(b)) => a.dev == b.dev && a.attr.ino == b.attr.ino,
+        _ => false,
+    }
+}
+
+/// The usual words for the usual errors.
+fn explain(e: Errno) -> String {
+    match e {
+        Errno::NOENT => "no such directory".into(),
+        Errno::NOTDIR => "not a directory".into(),
+        Errno::ACCESS | Errno::PERM => "permission denied".into(),
+        e => e.to_string(),
+    }
+}

@@ -1,0 +1,181 @@
+//! Where an object lies: a name in an open directory, or a descriptor of the object itself.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+
+use crate::attr::Attr;
+use crate::error::Errno;
+use crate::name::{Name, NameBuf};
+
+/// The way to a real object that holds however its name in the view changes.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// `name` in `dir`; never followed if it is a symlink.
+    At(Arc<OwnedFd>, NameBuf),
+    /// The object itself, open at least `O_PATH`.
+    Fd(Arc<OwnedFd>),
+}
+
+/// Attributes of a real object together with the device it lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `st_dev`, packed.
+    pub dev: u64,
+    /// Everything else.
+    pub attr: Attr,
+    /// Something is mounted on it.
+    pub mount_root: bool,
+}
+
+impl Stat {
+    /// statx(2) of `name` in `dir` without following it; an empty name means `dir` itself.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn at(dir: BorrowedFd<'_>, name: &Name) -> Result<Stat, Errno> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+        let st = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
+        let mount_root = st
+            .stx_attributes
+            .contains(rustix::fs::StatxAttributes::MOUNT_ROOT);
+        Ok(Stat {
+            dev: rustix::fs::makedev(st.stx_dev_major, st.stx_dev_minor),
+            attr: Attr::from(&st),
+            mount_root,
+        })
+    }
+}
+
+impl Place {
+    /// `name` in `dir`.
+    pub fn at(dir: Arc<OwnedFd>, name: &Name) -> Place {
+        Place::At(dir, name.into())
+    }
+
+    /// Attributes of the object.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        match self {
+            Place::At(dir, name) => Stat::at(dir.as_fd(), name),
+            Place::Fd(fd) => Stat::at(fd.as_fd(), b""),
+        }
+    }
+
+    /// Opens the object, which must not be a symlink unless `flags` hold `O_PATH`.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        match self {
+            Place::At(dir, name) => {
+                rustix::fs::openat(dir, &**name, flags | OFlags::NOFOLLOW, Mode::empty())
+            }
+            Place::Fd(fd) if flags.contains(OFlags::PATH) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+            Place::Fd(fd) => rustix::fs::open(proc_path(fd.as_fd()), flags, Mode::empty()),
+        }
+    }
+
+    /// Opens a regular file for reading without touching its access time where that is permitted.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open_read(&self) -> Result<OwnedFd, Errno> {
+        match self.open(OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK) {
+            Err(Errno::PERM) => self.open(OFlags::RDONLY | OFlags::NONBLOCK),
+            result => result,
+        }
+    }
+
+    /// A path through /proc that names the object for calls that know no descriptors, and whether
+    /// its last component has to be followed (it is a magic link).
+    pub fn proc_path(&self) -> (Vec<u8>, bool) {
+        match self {
+            Place::At(dir, name) => {
+                let mut path = proc_path(dir.as_fd());
+                path.push(b'/');
+                path.extend_from_slice(name);
+                (path, false)
+            }
+            Place::Fd(fd) => (proc_path(fd.as_fd()), true),
+        }
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// Those of readlinkat(2).
+    pub fn read_link(&self) -> Result<Vec<u8>, Errno> {
+        let target = match self {
+            Place::At(dir, name) => rustix::fs::readlinkat(dir, &**name, Vec::new())?,
+            Place::Fd(fd) => rustix::fs::readlinkat(fd, "", Vec::new())?,
+        };
+        Ok(target.into_bytes())
+    }
+
+    /// The value of extended attribute `name`; `None` if there is none or none can be had.
+    ///
+    /// # Errors
+    /// Those of getxattr(2) but `ENODATA` and `EOPNOTSUPP`.
+    pub fn get_xattr(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        let (path, follow) = self.proc_path();
+        let mut buffer = vec![0u8; 256];
+        loop {
+            let got = match follow {
+                true => rustix::fs::getxattr(&*path, name, &mut buffer[..]),
+                false => rustix::fs::lgetxattr(&*path, name, &mut buffer[..]),
+            };
+            match got {
+                Ok(len) => {
+                    buffer.truncate(len);
+                    return Ok(Some(buffer));
+                }
+                Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The names of all extended attributes; none where the filesystem has none.
+    ///
+    /// # Errors
+    /// Those of listxattr(2) but `EOPNOTSUPP`.
+    pub fn list_xattrs(&self) -> Result<Vec<NameBuf>, Errno> {
+        let (path, follow) = self.proc_path();
+        let mut buffer = vec![0u8; 1024];
+        let len = loop {
+            let got = match follow {
+                true => rustix::fs::listxattr(&*path, &mut buffer[..]),
+                false => rustix::fs::llistxattr(&*path, &mut buffer[..]),
+            };
+            match got {
+                Ok(len) => break len,
+                Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
+                Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+                Err(e) => return Err(e),
+            }
+        };
+        Ok(split_names(buffer.get(..len).unwrap_or_default()))
+    }
+}
+
+/// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel.
+const XATTR_MAX: usize = 65536;
+
+/// Splits the answer of listxattr(2).
+pub(super) fn split_names(list: &[u8]) -> Vec<NameBuf> {
+    list.split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(NameBuf::from)
+        .collect()
+}
+
+/// The magic link of a descriptor.
+fn proc_path(fd: BorrowedFd<'_>) -> Vec<u8> {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes()
+}

@@ -1,0 +1,172 @@
+//! getattr and setattr.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::copy_up::ALL;
+use super::{Caller, Union};
+use crate::attr::{Attr, Kind, Time};
+use crate::error::{Errno, Result, WhileDoing};
+use crate::sys::cred::has_cap_fsetid;
+use crate::tree::Inode;
+use crate::upper::{SetTime, set_owner, set_perm, set_times};
+
+/// How a time is to change.
+pub type TimeChange = SetTime;
+
+/// What setattr is to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub perm: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: TimeChange,
+    /// Modification time.
+    pub mtime: TimeChange,
+}
+
+impl SetAttr {
+    /// A change of nothing.
+    pub const NONE: SetAttr = SetAttr {
+        perm: None,
+        uid: None,
+        gid: None,
+        size: None,
+        atime: SetTime::Keep,
+        mtime: SetTime::Keep,
+    };
+
+    /// Whether an object with these attributes would stay as it is.
+    fn changes_nothing(&self, attr: &Attr) -> bool {
+        let keeps = |change: SetTime, time: Time| match change {
+            SetTime::Keep => true,
+            SetTime::Now => false,
+            SetTime::To(to) => to == time,
+        };
+        self.perm.is_none_or(|p| p == attr.perm)
+            && self.uid.is_none_or(|u| u == attr.uid)
+            && self.gid.is_none_or(|g| g == attr.gid)
+            && self.size.is_none_or(|s| s == attr.size)
+            && keeps(self.atime, attr.atime)
+            && keeps(self.mtime, attr.mtime)
+    }
+
+    fn sets_owner(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+}
+
+/// The permission bits that are left when setuid and setgid are cleared as the kernel does: setgid
+/// without group execution is no privilege.
+pub(super) fn without_privileges(perm: u32) -> u32 {
+    let sgid = if perm & 0o010 != 0 { 0o2000 } else { 0 };
+    perm & !(0o4000 | sgid)
+}
+
+impl Union {
+    /// The attributes of an object.
+    ///
+    /// # Errors
+    /// Those of statx(2) on the layer.
+    pub fn getattr(&self, ino: u64) -> Result<Attr> {
+        let inode = self.inode(ino)?;
+        let stat = self.stat(&inode)?;
+        Ok(self.view_attr(&inode, &stat))
+    }
+
+    /// Changes attributes; copies up first, unless nothing would change. A lower file that is cut
+    /// is copied only as far as it stays.
+    ///
+    /// # Errors
+    /// The upper's.
+    pub fn setattr(&self, caller: Caller, ino: u64, change: &SetAttr) -> Result<Attr> {
+        let inode = self.inode(ino)?;
+        let in_upper = |inode: &Inode| self.upper_id() == Some(inode.id().layer);
+        if !in_upper(&inode) {
+            let stat = self.stat(&inode)?;
+            // A change of the owner clears setuid even if the owner stays.
+            let clears = change.sets_owner() && stat.attr.perm & 0o6000 != 0;
+            if change.changes_nothing(&stat.attr) && !clears {
+                return Ok(self.view_attr(&inode, &stat));
+            }
+            match inode.kind {
+                Kind::Dir => self.upper_dir(&inode).map(drop)?,
+                _ => self.copy_up(&inode, change.size.unwrap_or(ALL))?,
+            }
+        }
+        self.upper()?;
+        if change.sets_owner() {
+            self.with_place(&inode, |place| set_owner(place, change.uid, change.gid))
+                .while_doing(|| "set the owner")?;
+        }
+        if let Some(perm) = change.perm {
+            self.with_place(&inode, |place| set_perm(place, perm))
+                .while_doing(|| "set the mode")?;
+        }
+        if let Some(size) = change.size {
+            self.truncate(&inode, size, caller)?;
+        }
+        if (change.atime, change.mtime) != (SetTime::Keep, SetTime::Keep) {
+            self.with_place(&inode, |place| set_times(place, change.atime, change.mtime))
+                .while_doing(|| "set the times")?;
+        }
+        let stat = self.stat(&inode)?;
+        Ok(self.view_attr(&inode, &stat))
+    }
+
+    fn truncate(&self, inode: &Arc<Inode>, size: u64, caller: Caller) -> Result<()> {
+        if inode.kind != Kind::File {
+            return Err(Errno::INVAL.into());
+        }
+        let fd = self.write_fd(inode)?;
+        self.clear_privileges(inode, Some(caller))?;
+        fd.mark_dirty();
+        rustix::fs::ftruncate(fd.fd(), size).while_doing(|| "truncate in the upper")
+    }
+
+    /// Clears setuid and setgid before a change of the data, unless the caller may keep them
+    /// (`None`: the kernel has already found that it may not). The file's capabilities are cleared
+    /// by the upper's own filesystem. Whether anything was cleared.
+    pub(super) fn clear_privileges(
+        &self,
+        inode: &Arc<Inode>,
+        caller: Option<Caller>,
+    ) -> Result<bool> {
+        // Relaxed: set before the kernel was told of the bits, and only ever a reason to look.
+        if !inode.setid.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let perm = self.stat(inode)?.attr.perm;
+        let left = without_privileges(perm);
+        if left == perm || caller.is_some_and(|c| has_cap_fsetid(c.pid)) {
+            return Ok(false);
+        }
+        self.with_place(inode, |place| set_perm(place, left))
+            .while_doing(|| "clear setuid and setgid")?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileges_are_cleared_as_the_kernel_does() {
+        for (perm, left) in [
+            (0o4755, 0o755),
+            (0o2755, 0o755),
+            (0o2745, 0o2745),
+            (0o6777, 0o777),
+            (0o1755, 0o1755),
+        ] {
+            assert_eq!(without_privileges(perm), left, "{perm:o}");
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Data of regular files: read, write, allocate, seek, copy, sync.
+//!
+//! No descriptor belongs to an open file of the view: the kernel does not tell of open and close.
+//! One descriptor an inode is kept in a bounded cache and found by the inode.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use rustix::fs::{OFlags, SeekFrom};
+
+use super::copy_up::ALL;
+use super::{Caller, Union};
+use crate::attr::Kind;
+use crate::error::{Errno, Result, WhileDoing, best_effort};
+use crate::tree::{Inode, RealId};
+
+/// Descriptors with writes that were not synced are kept above the capacity up to this many.
+const DIRTY_MAX: usize = 4096;
+/// A writable descriptor that was not used for so long is given up: it would forbid others to
+/// execute the file in the upper.
+const IDLE_MS: u64 = 1000;
+
+/// The descriptor of a regular file.
+#[derive(Debug)]
+pub(super) struct FileFd {
+    fd: OwnedFd,
+    id: RealId,
+    writable: bool,
+    dirty: AtomicBool,
+    used_ms: AtomicU64,
+}
+
+fn now_ms() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+impl FileFd {
+    /// Takes a descriptor of the real object `id`.
+    pub(super) fn new(fd: OwnedFd, id: RealId, writable: bool) -> FileFd {
+        let used_ms = AtomicU64::new(now_ms());
+        FileFd {
+            fd,
+            id,
+            writable,
+            dirty: AtomicBool::new(false),
+            used_ms,
+        }
+    }
+
+    /// The descriptor.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Notes that a write is coming which a later sync has to wait for.
+    pub(super) fn mark_dirty(&self) {
+        self.dirty.store(true, Ordering::Relaxed);
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Relaxed)
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes written.
+    pub len: usize,
+    /// Setuid or setgid was cleared: the kernel's attributes are out of date.
+    pub cleared_privileges: bool,
+}
+
+impl Union {
+    /// Remembers a descriptor as that of `inode`, in place of any other.
+    pub(super) fn remember_fd(&self, inode: &Inode, fd: FileFd) -> Arc<FileFd> {
+        let fd = Arc::new(fd);
+        for (_, old) in self
+            .file_fds
+            .insert(inode.ino, Arc::clone(&fd), FileFd::is_dirty)
+        {
+            if old.is_dirty() && old.id == fd.id {
+                fd.dirty.store(true, Ordering::Relaxed);
+            }
+        }
+        fd
+    }
+
+    fn cached_fd(&self, inode: &Inode) -> Option<Arc<FileFd>> {
+        // One of before a copy-up is of no use any more.
+        self.file_fds
+            .get(inode.ino)
+            .filter(|fd| fd.id == inode.id())
+    }
+
+    /// A descriptor to read the data of `inode`.
+    pub(super) fn read_fd(&self, inode: &Arc<Inode>) -> Result<Arc<FileFd>> {
+        if let Some(fd) = self.cached_fd(inode) {
+            return Ok(fd);
+        }
+        if inode.kind != Kind::File {
+            return Err(Errno::INVAL.into());
+        }
+        let (fd, id) = self
+            .with_place(inode, |place| {
+                let id = inode.id();
+                let fd = place.open_read()?;
+                self.check_identity(&fd, id)?;
+                Ok((fd, id))
+            })
+            .while_doing(|| "open for reading")?;
+        Ok(self.remember_fd(inode, FileFd::new(fd, id, false)))
+    }
+
+    /// A descriptor to write the data of `inode`, which is copied up if need be.
+    pub(super) fn write_fd(&self, inode: &Arc<Inode>) -> Result<Arc<FileFd>> {
+        self.copy_up(inode, ALL)?;
+        if let Some(fd) = self.cached_fd(inode).filter(|fd| fd.writable) {
+            return Ok(fd);
+        }
+        if inode.kind != Kind::File {
+            return Err(Errno::INVAL.into());
+        }
+        let (fd, id) = self
+            .with_place(inode, |place| {
+                let id = inode.id();
+                let fd = place.open(OFlags::RDWR | OFlags::NONBLOCK)?;
+                self.check_identity(&fd, id)?;
+                Ok((fd, id))
+            })
+            .while_doing(|| "open for writing")?;
+        Ok(self.remember_fd(inode, FileFd::new(fd, id, true)))
+    }
+
+    fn check_identity(&self, fd: &OwnedFd, id: RealId) -> Result<(), Errno> {
+        let stat = rustix::fs::fstat(fd)?;
+        if stat.st_ino != id.ino {
+            Err(Errno::STALE)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reads up to `size` bytes at `offset` into `buffer`, which is replaced; less only at the end.
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub fn read(&self, ino: u64, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let fd = self.read_fd(&inode)?;
+        buffer.clear();
+        buffer.reserve(size);
+        while buffer.len() < size {
+            let at = offset + buffer.len() as u64;
+            let rest = size - buffer.len();
+            let mut chunk = std::mem::take(buffer);
+            let spare = rustix::buffer::spare_capacity(&mut chunk);
+            let got = rustix::io::pread(fd.fd(), spare, at);
+            *buffer = chunk;
+            match got {
+                Ok(0) => break,
+                Ok(n) if n >= rest => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e).while_doing(|| "read"),
+            }
+        }
+        buffer.truncate(size);
+        Ok(())
+    }
+
+    /// Writes `data` at `offset`, all of it or as much as fits. `clear_privileges`: the writer may
+    /// not keep setuid and setgid.
+    ///
+    /// # Errors
+    /// The upper's, of the copy-up too, if nothing was written.
+    pub fn write(
+        &self,
+        ino: u64,
+        offset: u64,
+        data: &[u8],
+        clear_privileges: bool,
+    ) -> Result<Written> {
+        let inode = self.inode(ino)?;
+        let fd = self.write_fd(&inode)?;
+        let cleared_privileges = clear_privileges && self.clear_privileges(&inode, None)?;
+        fd.mark_dirty();
+        let mut len = 0;
+        while let Some(rest) = data.get(len..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pwrite(fd.fd(), rest, offset + len as u64) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(Errno::INTR) => {}
+                Err(_) if len > 0 => break, // the next write will say it
+                Err(e) => return Err(e).while_doing(|| "write"),
+            }
+        }
+        Ok(Written {
+            len,
+            cleared_privileges,
+        })
+    }
+
+    /// fallocate(2) with the modes that the kernel passes on.
+    ///
+    /// # Errors
+    /// The upper's; `EOPNOTSUPP` for another mode.
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        ino: u64,
+        offset: u64,
+        len: u64,
+        mode: u32,
+    ) -> Result<bool> {
+        let inode = self.inode(ino)?;
+        let fd = self.write_fd(&inode)?;
+        let cleared = self.clear_privileges(&inode, Some(caller))?;
+        fd.mark_dirty();
+        crate::upper::allocate(fd.fd(), mode, offset, len).while_doing(|| "allocate")?;
+        Ok(cleared)
+    }
+
+    /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`.
+    ///
+    /// # Errors
+    /// `ENXIO` behind the end; `EINVAL` for another `whence`.
+    pub fn seek(&self, ino: u64, offset: u64, whence: i32) -> Result<u64> {
+        /// `SEEK_DATA` and `SEEK_HOLE` of lseek(2).
+        const DATA: i32 = 3;
+        const HOLE: i32 = 4;
+        let inode = self.inode(ino)?;
+        let fd = self.read_fd(&inode)?;
+        let from = match whence {
+            DATA => SeekFrom::Data(offset),
+            HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL.into()),
+        };
+        Ok(rustix::fs::seek(fd.fd(), from)?)
+    }
+
+    /// copy_file_range(2) between two files of the view; shares blocks where the layers can.
+    ///
+    /// # Errors
+    /// Those of the layers; `EXDEV` where they cannot (the kernel then copies itself).
+    pub fn copy_file_range(
+        &self,
+        caller: Caller,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: usize,
+    ) -> Result<Written> {
+        let (source, target) = (self.inode(from.0)?, self.inode(to.0)?);
+        let out = self.write_fd(&target)?;
+        // After the copy-up, for both may be one file.
+        let input = self.read_fd(&source)?;
+        let cleared_privileges = self.clear_privileges(&target, Some(caller))?;
+        out.mark_dirty();
+        let (mut read, mut written) = (from.1, to.1);
+        let len = rustix::fs::copy_file_range(
+            input.fd(),
+            Some(&mut read),
+            out.fd(),
+            Some(&mut written),
+            len,
+        )?;
+        Ok(Written {
+            len,
+            cleared_privileges,
+        })
+    }
+
+    /// Waits until what was written to a file is on disk; without its times if `data_only`.
+    ///
+    /// # Errors
+    /// The upper's; also one of before that nobody was told yet.
+    pub fn fsync(&self, ino: u64, data_only: bool) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else {
+            return Ok(());
+        };
+        if inode.id().layer != upper.layer {
+            return Ok(()); // nothing of it was ever changed
+        }
+        if let Some(e) = inode.write_error.lock().take() {
+            return Err(e).while_doing(|| "sync (an error of before)");
+        }
+        let fd = self.read_fd(&inode)?;
+        // Before the sync, so that a write that comes meanwhile counts again.
+        let was_dirty = fd.dirty.swap(false, Ordering::Relaxed);
+        let synced = if data_only {
+            rustix::fs::fdatasync(fd.fd())
+        } else {
+            rustix::fs::fsync(fd.fd())
+        };
+        synced
+            .inspect_err(|_| fd.dirty.store(was_dirty, Ordering::Relaxed))
+            .while_doing(|| "sync")
+    }
+
+    /// Waits until the names of a directory are on disk.
+    ///
+    /// # Errors
+    /// The upper's.
+    pub fn fsync_dir(&self, ino: u64) -> Result<()> {
+        let dir = self.dir(ino)?;
+        let Some(upper) = self.upper.as_ref().filter(|u| !u.volatile) else {
+            return Ok(());
+        };
+        if dir.id().layer != upper.layer {
+            return Ok(());
+        }
+        let fd = self
+            .with_place(&dir, |place| place.open(OFlags::RDONLY | OFlags::DIRECTORY))
+            .while_doing(|| "open a directory to sync it")?;
+        rustix::fs::fsync(fd).while_doing(|| "sync a directory")
+    }
+
+    /// Waits until everything written so far is on disk. Nothing to wait for in a volatile mount.
+    ///
+    /// # Errors
+    /// The upper's.
+    pub fn sync_all(&self) -> Result<()> {
+        match &self.upper {
+            Some(upper) if !upper.volatile => upper.sync().while_doing(|| "sync the upper"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Housekeeping, about once a second: gives up writable descriptors that are idle, and syncs
+    /// files when too many wait for it.
+    pub fn housekeep(&self) {
+        let now = now_ms();
+        let mut dirty = Vec::new();
+        for (ino, fd) in self.file_fds.values() {
+            let Some(inode) = self.table.get(ino) else {
+                continue;
+            };
+            if fd.writable && now.saturating_sub(fd.used_ms.load(Ordering::Relaxed)) >= IDLE_MS {
+                self.downgrade(&inode, &fd);
+            } else if fd.is_dirty() {
+                dirty.push((fd.used_ms.load(Ordering::Relaxed), ino, fd));
+            }
+        }
+        if dirty.len() > DIRTY_MAX {
+            dirty.sort_by_key(|(used, ..)| *used);
+            let excess = dirty.len() - DIRTY_MAX;
+            for (_, ino, fd) in dirty.into_iter().take(excess) {
+                self.sync_for_good(ino, &fd);
+            }
+        }
+    }
+
+    /// Replaces a writable descriptor by one for reading. It keeps the file's unreported write
+    /// errors alive, for the kernel reports them to descriptors that were open by then.
+    fn downgrade(&self, inode: &Arc<Inode>, old: &Arc<FileFd>) {
+        let path = {
+            use std::os::fd::AsRawFd;
+            format!("/proc/self/fd/{}", old.fd.as_raw_fd())
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        // One that its own mode forbids to open again stays as it is.
+        let Ok(fd) = rustix::fs::open(path, flags, rustix::fs::Mode::empty()) else {
+            return;
+        };
+        if rustix::process::geteuid().is_root() || self.could_write_again(inode) {
+            let fd = FileFd::new(fd, old.id, false);
+            fd.dirty.store(old.is_dirty(), Ordering::Relaxed);
+            self.remember_fd(inode, fd);
+        }
+    }
+
+    fn could_write_again(&self, inode: &Arc<Inode>) -> bool {
+        self.with_place(inode, |place| place.open(OFlags::WRONLY | OFlags::NONBLOCK))
+            .is_ok()
+    }
+
+    /// Syncs a file on nobody's behalf; its next fsync tells the error.
+    fn sync_for_good(&self, ino: u64, fd: &FileFd) {
+        let Some(inode) = self.table.get(ino) else {
+            return;
+        };
+        fd.dirty.store(false, Ordering::Relaxed);
+        if self.upper.as_ref().is_some_and(|u| u.volatile) {
+            return;
+        }
+        let synced = rustix::fs::fdatasync(&fd.fd);
+        if let Err(e) = synced {
+            *inode.write_error.lock() = Some(e);
+        }
+        best_effort("sync a file in the background", synced);
+    }
+}

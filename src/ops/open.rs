@@ -1,0 +1,104 @@
+//! Opens a union: every layer, then the root.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice};
+use crate::attr::Kind;
+use crate::error::SetupError;
+use crate::layer::{Layer, LayerId};
+use crate::marker::whiteout::{Dialect, WhFiles};
+use crate::merge::{IndexCache, Stack};
+use crate::tree::{Devices, FdCache, Inode, ROOT, RealId, Table};
+use crate::upper::{Upper, UpperOptions};
+
+/// Names in directory indexes that are kept in memory, at most: about 100 bytes each.
+const INDEX_BUDGET: u64 = 1_000_000;
+
+impl Union {
+    /// Opens every layer and takes the upper for this process alone. Nothing is mounted yet.
+    ///
+    /// # Errors
+    /// A sentence that names the layer, the cause and the remedy.
+    pub fn open(config: &Config) -> Result<Union, SetupError> {
+        let mut layers = Vec::with_capacity(config.lowers.len() + 1);
+        let mut upper = None;
+        match &config.upper {
+            Some(given) if config.read_only => layers.push(open_read_only_upper(given)?),
+            Some(given) => {
+                let (opened, layer) = open_upper(given)?;
+                upper = Some(opened);
+                layers.push(layer);
+            }
+            None => {}
+        }
+        for path in &config.lowers {
+            let id = LayerId::try_from(layers.len())
+                .map_err(|_| SetupError::new("cannot mount: more than 65535 layers"))?;
+            layers.push(Layer::open(id, path, WhFiles::Meant)?);
+        }
+        let Some(top) = layers.first() else {
+            return Err(SetupError::new(
+                "cannot mount: no layer given (--lower DIR)",
+            ));
+        };
+        let stat = top
+            .root_place()
+            .stat()
+            .map_err(|e| SetupError::at("read layer", &top.path, e))?;
+        let devices = Devices::default();
+        let id = RealId {
+            layer: 0,
+            dev: devices.index(stat.dev),
+            ino: stat.attr.ino,
+        };
+        let stack = Stack::candidates((0..layers.len() as LayerId).collect());
+        let root = Arc::new(Inode::new(ROOT, Kind::Dir, id, None, Some(stack)));
+        let limit = descriptor_limit();
+        Ok(Union {
+            upper,
+            table: Table::new(root, devices),
+            indexes: IndexCache::new(INDEX_BUDGET),
+            dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),
+            file_fds: FdCache::new((limit / 8).clamp(8, 512)),
+            renames: Mutex::new(()),
+            moves: AtomicU64::new(0),
+            counters: Counters::default(),
+            pin_limit: (limit / 4) as u64,
+            layers,
+        })
+    }
+}
+
+/// How many descriptors may be open at once.
+pub(super) fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(1 << 20).min(1 << 20) as usize
+}
+
+fn open_upper(given: &UpperConfig) -> Result<(Upper, Layer), SetupError> {
+    Upper::open(&UpperOptions {
+        upper: &given.upper,
+        work: &given.work,
+        dialect: match given.whiteout {
+            WhiteoutChoice::Auto => None,
+            WhiteoutChoice::CharDev => Some(Dialect::CharDev),
+            WhiteoutChoice::Xattr => Some(Dialect::Xattr),
+            WhiteoutChoice::File => Some(Dialect::File),
+        },
+        volatile: given.volatile,
+    })
+}
+
+/// An upper that will not be written is one more lower, read in its own dialect.
+fn open_read_only_upper(given: &UpperConfig) -> Result<Layer, SetupError> {
+    let asked = given.whiteout == WhiteoutChoice::File;
+    let wh_files = if asked || Upper::recorded_wh_files(&given.work) {
+        WhFiles::Meant
+    } else {
+        WhFiles::Plain
+    };
+    Layer::open(0, &given.upper, wh_files)
+}

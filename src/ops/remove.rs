@@ -1,0 +1,292 @@
+//! unlink and rmdir.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, OFlags};
+
+use super::Union;
+use super::lookup::Count;
+use crate::attr::Kind;
+use crate::error::{Errno, Result, WhileDoing, best_effort};
+use crate::layer::Place;
+use crate::merge::{Found, Top};
+use crate::name::{Name, NameBuf};
+use crate::tree::{Inode, Pin};
+use crate::upper::Upper;
+
+impl Union {
+    /// Removes `name`, which must not be a directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`; the upper's.
+    pub fn unlink(&self, parent: u64, name: &Name) -> Result<()> {
+        let upper = self.upper()?;
+        let dir = self.dir(parent)?;
+        let (inode, _) = self.child(&dir, name, Count::No)?;
+        let result = self.unlink_inode(upper, &dir, name, &inode);
+        self.reap(inode);
+        result
+    }
+
+    fn unlink_inode(
+        &self,
+        upper: &Upper,
+        dir: &Arc<Inode>,
+        name: &Name,
+        inode: &Arc<Inode>,
+    ) -> Result<()> {
+        if inode.kind == Kind::Dir {
+            return Err(Errno::ISDIR.into());
+        }
+        let dir_fd = self.upper_dir(dir)?;
+        self.prepare_hard_link(inode)?;
+        let _change = self.lock_dir(dir)?;
+        let found = self.find_same(dir, name, inode)?;
+        self.link_up_if_linked(upper, inode, dir, name)?;
+        let layer = top_layer(&found.top);
+        let in_upper = layer == upper.layer || self.has_upper_alias(upper, inode, dir, name);
+        self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
+        let covers = found.covers || layer != upper.layer;
+        let removed = match (in_upper, covers) {
+            (true, true) => upper.whiteout_object(&dir_fd, name),
+            (true, false) => rustix::fs::unlinkat(&dir_fd, name, AtFlags::empty())
+                .while_doing(|| "unlink in the upper"),
+            (false, _) => upper.whiteout_absent(&dir_fd, name),
+        };
+        if removed.is_err() {
+            self.undo_pin(inode);
+        }
+        removed?;
+        self.note_removed(dir, name, covers)?;
+        self.lose_name(upper, inode, dir, name);
+        Ok(())
+    }
+
+    /// Removes directory `name`, which must be empty.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`; the upper's.
+    pub fn rmdir(&self, parent: u64, name: &Name) -> Result<()> {
+        let upper = self.upper()?;
+        let dir = self.dir(parent)?;
+        let (inode, _) = self.child(&dir, name, Count::No)?;
+        let result = self.rmdir_inode(upper, &dir, name, &inode);
+        self.reap(inode);
+        result
+    }
+
+    fn rmdir_inode(
+        &self,
+        upper: &Upper,
+        dir: &Arc<Inode>,
+        name: &Name,
+        inode: &Arc<Inode>,
+    ) -> Result<()> {
+        let own = inode.dir().ok_or(Errno::NOTDIR)?;
+        let dir_fd = self.upper_dir(dir)?;
+        let _change = self.lock_dir(dir)?;
+        let found = self.find_same(dir, name, inode)?;
+        let _own_change = own.change.lock();
+        self.require_empty(inode)?;
+        let in_upper = own.stack().top() == upper.layer;
+        let covers = found.covers || !in_upper;
+        self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
+        let removed = match (in_upper, covers) {
+            (true, true) => upper.whiteout_dir(&dir_fd, name),
+            (true, false) => upper.remove_dir(&dir_fd, name),
+            (false, _) => upper.whiteout_absent(&dir_fd, name),
+        };
+        if removed.is_err() {
+            self.undo_pin(inode);
+        }
+        removed?;
+        self.note_removed(dir, name, covers)?;
+        self.lose_name(upper, inode, dir, name);
+        Ok(())
+    }
+
+    /// `ENOTEMPTY` unless `dir`, whose change lock the caller holds, shows no name.
+    pub(super) fn require_empty(&self, dir: &Arc<Inode>) -> Result<()> {
+        let index = self.index_locked(dir)?;
+        let names: Vec<NameBuf> = index
+            .read()
+            .after(0)
+            .take(2)
+            .map(|(_, e)| e.name().into())
+            .collect();
+        for name in names {
+            match self.child_locked(dir, &name, Count::No) {
+                // An empty file that turned out to be a whiteout has left the index by now.
+                Err(e) if e.errno() == Errno::NOENT => {}
+                Ok((inode, _)) => {
+                    self.reap(inode);
+                    return Err(Errno::NOTEMPTY.into());
+                }
+                Err(_) => return Err(Errno::NOTEMPTY.into()),
+            }
+            if index.read().visible() > 0 {
+                return self.require_empty(dir);
+            }
+        }
+        Ok(())
+    }
+
+    /// What `dir` has at `name`, if that still is `inode`; the caller holds the change lock.
+    pub(super) fn find_same(&self, dir: &Arc<Inode>, name: &Name, inode: &Inode) -> Result<Found> {
+        let index = self.index_locked(dir)?;
+        let found = index.read().find(name);
+        match found {
+            Some(found) if found.top != Top::Whiteout && inode.has_name(dir, name) => Ok(found),
+            _ => Err(Errno::NOENT.into()),
+        }
+    }
+
+    /// A hard link of a lower is copied up before it loses a name: the count of the names that are
+    /// left is kept with the copy.
+    pub(super) fn prepare_hard_link(&self, inode: &Arc<Inode>) -> Result<()> {
+        if self.upper_id() == Some(inode.id().layer) || self.stat(inode)?.attr.nlink <= 1 {
+            return Ok(());
+        }
+        self.copy_up(inode, super::copy_up::ALL)
+    }
+
+    /// Gives an indexed hard link its name in the upper before that name is changed, as the kernel
+    /// does, so that real and union counts move together.
+    pub(super) fn link_up_if_linked(
+        &self,
+        upper: &Upper,
+        inode: &Arc<Inode>,
+        dir: &Arc<Inode>,
+        name: &Name,
+    ) -> Result<()> {
+        if inode.state().link.is_some() {
+            self.link_up(upper, inode, dir, name)?;
+        }
+        Ok(())
+    }
+
+    fn has_upper_alias(&self, upper: &Upper, inode: &Inode, dir: &Inode, name: &Name) -> bool {
+        inode
+            .state()
+            .names
+            .iter()
+            .any(|a| a.is(dir, name) && a.layer == upper.layer)
+    }
+
+    /// Before an object loses the name `at` in the upper: stores the link count of a hard link, and
+    /// pins what the kernel still knows and would not be reached any more.
+    pub(super) fn before_removal(
+        &self,
+        upper: &Upper,
+        inode: &Arc<Inode>,
+        at: Option<(&Arc<OwnedFd>, &Name)>,
+    ) -> Result<()> {
+        let Some((dir, name)) = at else { return Ok(()) };
+        let place = Place::at(Arc::clone(dir), name);
+        self.store_nlink(upper, inode, &place, 0)?;
+        let state = inode.state();
+        let others = state
+            .names
+            .iter()
+            .filter(|a| a.layer == upper.layer)
+            .count()
+            > 1;
+        let indexed = state
+            .link
+            .as_ref()
+            .is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
+        let pinned = state.pin.is_some();
+        drop(state);
+        let known =
+            inode.lookups.load(Ordering::Relaxed) > 0 || inode.kids.load(Ordering::Relaxed) > 0;
+        if others || indexed || pinned || !known {
+            return Ok(());
+        }
+        let pin = self.make_pin(upper, inode, &place)?;
+        inode.state_mut().pin = Some(pin);
+        Ok(())
+    }
+
+    fn make_pin(&self, upper: &Upper, inode: &Inode, place: &Place) -> Result<Pin> {
+        let scarce = self.counters.pins.load(Ordering::Relaxed) >= self.pin_limit;
+        if scarce && inode.kind != Kind::Dir {
+            let name = upper.temp_name();
+            upper
+                .link(place, &upper.work, &name, false)
+                .while_doing(|| "park a removed file")?;
+            return Ok(Pin::Parked(name));
+        }
+        let fd = place
+            .open(OFlags::PATH)
+            .while_doing(|| "pin a removed object")?;
+        self.counters.pins.fetch_add(1, Ordering::Relaxed);
+        Ok(Pin::Fd(Arc::new(fd)))
+    }
+
+    /// The removal failed: the object is reached by its name as before.
+    pub(super) fn undo_pin(&self, inode: &Inode) {
+        match inode.state_mut().pin.take() {
+            Some(Pin::Fd(_)) => {
+                self.counters.pins.fetch_sub(1, Ordering::Relaxed);
+            }
+            Some(Pin::Parked(name)) => {
+                if let Some(upper) = &self.upper {
+                    upper.discard(&name);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Notes in the index that `name` is gone, with a whiteout in the upper if it `covers`.
+    fn note_removed(&self, dir: &Arc<Inode>, name: &Name, covers: bool) -> Result<()> {
+        let index = self.index_locked(dir)?;
+        let mut index = index.write();
+        match covers {
+            true => index.set(name, Top::Whiteout, true, 0),
+            false => index.remove(name),
+        }
+        Ok(())
+    }
+
+    /// Takes `name` in `dir` from the names of `inode`, after the fact.
+    pub(super) fn lose_name(&self, upper: &Upper, inode: &Arc<Inode>, dir: &Inode, name: &Name) {
+        let mut state = inode.state_mut();
+        let alias = match state.names.iter().position(|a| a.is(dir, name)) {
+            Some(at) => state.names.remove(at),
+            None => return,
+        };
+        let mut unindexed = None;
+        if let Some(link) = &mut state.link {
+            link.nlink = link.nlink.saturating_sub(1);
+            if link.nlink == 0 {
+                unindexed = link.index_name.take();
+            }
+        }
+        let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0)
+        {
+            state.past.replace(alias)
+        } else {
+            Some(alias)
+        };
+        drop(state);
+        drop(dropped);
+        if let Some(name) = unindexed {
+            best_effort(
+                "remove an entry of the link index",
+                upper.links.remove(&name),
+            );
+        }
+    }
+}
+
+/// The layer of what is on top.
+pub(super) fn top_layer(top: &Top) -> crate::layer::LayerId {
+    match top {
+        Top::Leaf { layer, .. } => *layer,
+        Top::Dir(layers) => layers.first().copied().unwrap_or_default(),
+        Top::Whiteout => 0,
+    }
+}

@@ -1,0 +1,86 @@
+//! Extended attributes. Markers are hidden; names that would be read as markers are escaped.
+
+use rustix::fs::XattrFlags;
+
+use super::Union;
+use crate::error::{Errno, Result};
+use crate::layer::Place;
+use crate::marker::xattr::{OnDisk, on_disk, shown};
+use crate::name::NameBuf;
+
+/// Access control lists change mode bits too.
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+
+impl Union {
+    /// Whether an attribute changes what the kernel has cached of the object's mode.
+    pub fn changes_mode(name: &[u8]) -> bool {
+        name == ACL_ACCESS
+    }
+
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none, or the filesystem has none at all.
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let inode = self.inode(ino)?;
+        let Ok(disk) = on_disk(name) else {
+            return Err(Errno::NODATA.into());
+        };
+        let value = self.with_place(&inode, |place| place.get_xattr(&disk))?;
+        value.ok_or(Errno::NODATA.into())
+    }
+
+    /// The names of all attributes, as shown in the view.
+    ///
+    /// # Errors
+    /// Those of listxattr(2).
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<NameBuf>> {
+        let inode = self.inode(ino)?;
+        let names = self.with_place(&inode, Place::list_xattrs)?;
+        let view = names.iter().filter_map(|name| match shown(name) {
+            OnDisk::Shown(name) => Some(name.into_owned().into_boxed_slice()),
+            OnDisk::Private => None,
+        });
+        Ok(view.collect())
+    }
+
+    /// Sets an attribute, after copying up. `flags` are those of setxattr(2).
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA` as the flags say; the upper's.
+    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.upper()?;
+        let inode = self.inode(ino)?;
+        let disk = on_disk(name)?;
+        let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        self.make_upper(&inode)?;
+        Ok(self.with_place(&inode, |place| {
+            let (path, follow) = place.proc_path();
+            match follow {
+                true => rustix::fs::setxattr(&*path, &*disk, value, flags),
+                false => rustix::fs::lsetxattr(&*path, &*disk, value, flags),
+            }
+        })?)
+    }
+
+    /// Removes an attribute, after copying up if there is one.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none; the upper's.
+    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+        self.upper()?;
+        let inode = self.inode(ino)?;
+        let disk = on_disk(name)?;
+        if Some(inode.id().layer) != self.upper_id() {
+            self.getxattr(ino, name)?;
+        }
+        self.make_upper(&inode)?;
+        Ok(self.with_place(&inode, |place| {
+            let (path, follow) = place.proc_path();
+            match follow {
+                true => rustix::fs::removexattr(&*path, &*disk),
+                false => rustix::fs::lremovexattr(&*path, &*disk),
+            }
+        })?)
+    }
+}

@@ -1,0 +1,102 @@
+//! ioctls on files of a layer: filesystem UUID, inode flags.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+/// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, 17 bytes (Linux 6.9).
+const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500u32 as libc::Ioctl;
+/// `FS_IOC_GETFLAGS`: `_IOR('f', 1, long)`; transfers an int.
+pub const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+/// `FS_IOC_SETFLAGS`: `_IOW('f', 2, long)`; transfers an int.
+pub const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
+/// `FS_IOC_FSGETXATTR`: `_IOR('X', 31, struct fsxattr)`, 28 bytes.
+pub const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
+/// `FS_IOC_FSSETXATTR`: `_IOW('X', 32, struct fsxattr)`, 28 bytes.
+pub const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+/// Size of struct fsxattr.
+pub const FSXATTR_LEN: usize = 28;
+
+fn result(rc: libc::c_int) -> Result<(), Errno> {
+    if rc >= 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+/// The UUID of the filesystem that `fd` (not `O_PATH`) lies on; zeros where it cannot be asked.
+pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
+    let mut buffer = [0u8; 17];
+    // SAFETY: the command writes at most the 17 bytes of struct fsuuid2 that it names.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFSUUID, buffer.as_mut_ptr()) };
+    let mut uuid = [0u8; 16];
+    if let (Ok(()), [16, bytes @ ..]) = (result(rc), &buffer) {
+        uuid.copy_from_slice(bytes);
+    }
+    uuid
+}
+
+/// Reads the inode flags of `fd` (lsattr).
+///
+/// # Errors
+/// Those of the ioctl; `ENOTTY` where the filesystem has none.
+pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the command writes an int, which fits the long that it names.
+    result(unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_GETFLAGS as libc::Ioctl,
+            &raw mut flags,
+        )
+    })?;
+    Ok(flags as u32)
+}
+
+/// Sets the inode flags of `fd` (chattr).
+///
+/// # Errors
+/// Those of the ioctl.
+pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
+    let flags = libc::c_long::from(flags);
+    // SAFETY: the command reads an int from the long that it names.
+    result(unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_SETFLAGS as libc::Ioctl,
+            &raw const flags,
+        )
+    })
+}
+
+/// Reads struct fsxattr of `fd`.
+///
+/// # Errors
+/// Those of the ioctl.
+pub fn get_fsxattr(fd: BorrowedFd<'_>) -> Result<[u8; FSXATTR_LEN], Errno> {
+    let mut buffer = [0u8; FSXATTR_LEN];
+    // SAFETY: the command writes at most the 28 bytes of struct fsxattr.
+    result(unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_FSGETXATTR as libc::Ioctl,
+            buffer.as_mut_ptr(),
+        )
+    })?;
+    Ok(buffer)
+}
+
+/// Sets struct fsxattr of `fd`.
+///
+/// # Errors
+/// Those of the ioctl.
+pub fn set_fsxattr(fd: BorrowedFd<'_>, value: &[u8; FSXATTR_LEN]) -> Result<(), Errno> {
+    // SAFETY: the command reads the 28 bytes of struct fsxattr.
+    result(unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_FSSETXATTR as libc::Ioctl,
+            value.as_ptr(),
+        )
+    })
+}

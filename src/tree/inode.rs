@@ -1,0 +1,233 @@
+//! One object of the view: what it is, where it really lies, under which names it is known.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::attr::Kind;
+use crate::layer::LayerId;
+use crate::merge::Stack;
+use crate::name::{Name, NameBuf};
+
+/// The real object that an inode stands for. Two real objects are never one inode, whatever their
+/// numbers or markers say; aliases exist within one layer only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RealId {
+    /// The layer it was found in.
+    pub layer: LayerId,
+    /// Index of its device.
+    pub dev: u16,
+    /// Its number there.
+    pub ino: u64,
+}
+
+/// A name of an object in the view. It counts as a child of `parent`, which therefore stays known.
+#[derive(Debug)]
+pub struct Alias {
+    /// The directory.
+    pub parent: Arc<Inode>,
+    /// The name in it.
+    pub name: NameBuf,
+    /// The layer that has the object at this name; for a copied-up hard link some names are only
+    /// in the lower.
+    pub layer: LayerId,
+}
+
+impl Alias {
+    /// A name in `parent`.
+    pub fn new(parent: &Arc<Inode>, name: &Name, layer: LayerId) -> Alias {
+        // Relaxed: the count is read for removal only under the table's shard lock.
+        parent.kids.fetch_add(1, Ordering::Relaxed);
+        Alias {
+            parent: Arc::clone(parent),
+            name: name.into(),
+            layer,
+        }
+    }
+
+    /// Whether this is `name` in `parent`.
+    pub fn is(&self, parent: &Inode, name: &Name) -> bool {
+        self.parent.ino == parent.ino && *self.name == *name
+    }
+}
+
+impl Drop for Alias {
+    fn drop(&mut self) {
+        self.parent.kids.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How a removed object of the upper is still reached.
+#[derive(Debug, Clone)]
+pub enum Pin {
+    /// By an open descriptor (`O_PATH`).
+    Fd(Arc<OwnedFd>),
+    /// By a name in the workdir, for descriptors are scarce. Unlinked when forgotten.
+    Parked(NameBuf),
+}
+
+/// What a hard link to a lower file became when it was copied up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnionLink {
+    /// How many names the view has.
+    pub nlink: u32,
+    /// Its entry in `work/index`; `None` where no file handle could be had (then memory alone
+    /// knows, and the inode is never forgotten).
+    pub index_name: Option<NameBuf>,
+}
+
+/// The changing part of an inode, under its own lock: a leaf, held for no system call.
+#[derive(Debug)]
+pub struct State {
+    /// The real object.
+    pub id: RealId,
+    /// The lower object this was copied from, if others may still be found through it.
+    pub lower_id: Option<RealId>,
+    /// Its names in the view. Empty: removed.
+    pub names: Vec<Alias>,
+    /// Its last name, after it was removed: lower objects are still reached by it.
+    pub past: Option<Alias>,
+    /// Set before an object of the upper loses its last name.
+    pub pin: Option<Pin>,
+    /// For a hard link that was copied up.
+    pub link: Option<UnionLink>,
+    /// The upper object carries an origin marker: a directory that gets it is impure.
+    pub has_origin: bool,
+}
+
+/// What only directories have.
+#[derive(Debug)]
+pub struct Dir {
+    /// Taken by whoever changes the directory (its names, its index, its stack), over the system
+    /// calls of the change. Order: ancestor before descendant, else ascending number.
+    pub change: Mutex<()>,
+    stack: RwLock<Arc<Stack>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inode {
+    /// Its number, for life.
+    pub ino: u64,
+    /// Its kind, for life.
+    pub kind: Kind,
+    /// How often the kernel was told of it and has not forgotten.
+    pub lookups: AtomicU64,
+    /// How many aliases of other inodes have it as parent, plus one for each other reason to stay.
+    pub kids: AtomicU64,
+    /// Held while the object is copied up; outermost of all locks.
+    pub copying: Mutex<()>,
+    /// It may have setuid or setgid: a write has to look.
+    pub setid: AtomicBool,
+    /// It had writes that were not synced when their descriptor was closed; holds the errno of
+    /// the sync that closing made, for the next fsync to report.
+    pub write_error: Mutex<Option<rustix::io::Errno>>,
+    state: RwLock<State>,
+    dir: Option<Box<Dir>>,
+}
+
+impl Inode {
+    /// An inode with one name, or the root with none. `stack`: for a directory.
+    pub fn new(
+        ino: u64,
+        kind: Kind,
+        id: RealId,
+        name: Option<Alias>,
+        stack: Option<Stack>,
+    ) -> Inode {
+        let dir = stack.map(|stack| {
+            Box::new(Dir {
+                change: Mutex::new(()),
+                stack: RwLock::new(Arc::new(stack)),
+            })
+        });
+        Inode {
+            ino,
+            kind,
+            lookups: AtomicU64::new(0),
+            kids: AtomicU64::new(0),
+            copying: Mutex::new(()),
+            setid: AtomicBool::new(false),
+            write_error: Mutex::new(None),
+            state: RwLock::new(State {
+                id,
+                lower_id: None,
+                names: name.into_iter().collect(),
+                past: None,
+                pin: None,
+                link: None,
+                has_origin: false,
+            }),
+            dir,
+        }
+    }
+
+    /// The changing part, for reading.
+    pub fn state(&self) -> parking_lot::RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// The changing part, for changing.
+    pub fn state_mut(&self) -> parking_lot::RwLockWriteGuard<'_, State> {
+        self.state.write()
+    }
+
+    /// What only directories have.
+    pub fn dir(&self) -> Option<&Dir> {
+        self.dir.as_deref()
+    }
+
+    /// The real object.
+    pub fn id(&self) -> RealId {
+        self.state.read().id
+    }
+
+    /// Whether it lost its last name. The root has no name and is never removed.
+    pub fn is_removed(&self) -> bool {
+        self.ino != super::ROOT && self.state.read().names.is_empty()
+    }
+
+    /// Whether `name` in `parent` is one of its names.
+    pub fn has_name(&self, parent: &Inode, name: &Name) -> bool {
+        self.state.read().names.iter().any(|a| a.is(parent, name))
+    }
+
+    /// The parent and name of a directory (one of them for anything else); `None` for the root and
+    /// for what was removed.
+    pub fn parent(&self) -> Option<(Arc<Inode>, NameBuf)> {
+        self.state
+            .read()
+            .names
+            .first()
+            .map(|a| (Arc::clone(&a.parent), a.name.clone()))
+    }
+
+    /// The path in the view, for a person.
+    pub fn path(&self) -> String {
+        let mut parts = Vec::new();
+        let mut at = self.parent();
+        while let Some((parent, name)) = at {
+            parts.push(name.escape_ascii().to_string());
+            at = parent.parent();
+        }
+        parts.reverse();
+        match (parts.is_empty(), self.is_removed()) {
+            (_, true) => format!("(removed, inode {})", self.ino),
+            _ => format!("/{}", parts.join("/")),
+        }
+    }
+}
+
+impl Dir {
+    /// The layers it is made of.
+    pub fn stack(&self) -> Arc<Stack> {
+        Arc::clone(&self.stack.read())
+    }
+
+    /// Replaces the layers it is made of; the caller holds `change`.
+    pub fn set_stack(&self, stack: Stack) {
+        *self.stack.write() = Arc::new(stack);
+    }
+}

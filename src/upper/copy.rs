@@ -1,0 +1,205 @@
+//! Copy-up: the whole object of a lower, built in the workdir.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
+
+use super::change::{SetTime, set_owner, set_perm, set_times};
+use super::stage::Staged;
+use super::workdir::Upper;
+use crate::attr::{Attr, Kind};
+use crate::error::{Errno, Result, WhileDoing};
+use crate::layer::Place;
+use crate::marker::xattr::{Marker, OnDisk, shown};
+
+/// What to copy.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// Where it lies.
+    pub place: &'a Place,
+    /// Its attributes.
+    pub attr: &'a Attr,
+    /// How many bytes of its data to keep; the rest is about to be cut off.
+    pub keep: u64,
+    /// Its origin marker, if it has one.
+    pub origin: Option<&'a [u8]>,
+}
+
+impl Upper {
+    /// Copies an object into the workdir: data, attributes, extended attributes, markers; on disk
+    /// unless volatile. Also returns how many bytes of data were copied, and the descriptor of a
+    /// regular file.
+    ///
+    /// # Errors
+    /// Those of either side, with what was being done; nothing is left behind.
+    pub fn stage_copy(&self, source: &Source<'_>) -> Result<(Staged<'_>, u64, Option<OwnedFd>)> {
+        let staged = Staged::adopt(self, self.temp_name());
+        let attr = source.attr;
+        let fd = self
+            .make_like(&staged, source)
+            .while_doing(|| "create in the workdir")?;
+        let mut copied = 0;
+        if let Some(fd) = &fd {
+            let from = source
+                .place
+                .open_read()
+                .while_doing(|| "open a lower file")?;
+            copied = attr.size.min(source.keep);
+            copy_data(&from, fd, copied).while_doing(|| "copy data up")?;
+        }
+        let to = staged.place();
+        copy_xattrs(source.place, &to)?;
+        if let Some(origin) = source.origin {
+            self.set_marker(&to, Marker::Origin, origin)?;
+        }
+        set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
+        if attr.kind != Kind::Symlink {
+            set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
+        }
+        set_times(&to, SetTime::To(attr.atime), SetTime::To(attr.mtime))
+            .while_doing(|| "copy the times")?;
+        if let Some(fd) = fd.as_ref().filter(|_| !self.volatile) {
+            rustix::fs::fsync(fd).while_doing(|| "sync a copy")?;
+        }
+        Ok((staged, copied, fd))
+    }
+
+    /// Makes an empty object of the source's kind, for its owner only.
+    fn make_like(
+        &self,
+        staged: &Staged<'_>,
+        source: &Source<'_>,
+    ) -> Result<Option<OwnedFd>, Errno> {
+        let (work, name) = (&self.work, staged.name());
+        match source.attr.kind {
+            Kind::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
+                let mode = Mode::from_raw_mode(0o600);
+                rustix::fs::openat(work, name, flags | OFlags::CLOEXEC, mode).map(Some)
+            }
+            Kind::Dir => rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700)).map(|()| None),
+            Kind::Symlink => {
+                rustix::fs::symlinkat(&*source.place.read_link()?, work, name).map(|()| None)
+            }
+            kind => {
+                let mode = Mode::from_raw_mode(0o600);
+                let rdev = source.attr.rdev;
+                rustix::fs::mknodat(work, name, kind.file_type(), mode, rdev).map(|()| None)
+            }
+        }
+    }
+}
+
+/// Copies all extended attributes that are not markers. Access control lists come along, for they
+/// are attributes.
+fn copy_xattrs(from: &Place, to: &Place) -> Result<()> {
+    for name in from
+        .list_xattrs()
+        .while_doing(|| "list attributes of a lower")?
+    {
+        // What is a user's own (escaped) is copied as it lies on disk.
+        if shown(&name) == OnDisk::Private {
+            continue;
+        }
+        let Some(value) = from
+            .get_xattr(&name)
+            .while_doing(|| "read an attribute of a lower")?
+        else {
+            continue;
+        };
+        let (path, follow) = to.proc_path();
+        let set = match follow {
+            true => rustix::fs::setxattr(&*path, &*name, &value, XattrFlags::empty()),
+            false => rustix::fs::lsetxattr(&*path, &*name, &value, XattrFlags::empty()),
+        };
+        match set {
+            Ok(()) => {}
+            // An upper that cannot hold it, or a right we lack (trusted.*, security.*): the object
+            // is still worth more than the refusal. The kernel's overlayfs does the same.
+            Err(e @ (Errno::OPNOTSUPP | Errno::PERM)) => {
+                tracing::debug!("attribute {} is not copied up: {e}", name.escape_ascii());
+            }
+            Err(e) => return Err(e).while_doing(|| "copy an attribute"),
+        }
+    }
+    Ok(())
+}
+
+/// Copies the first `len` bytes of `from` to `to`, which is empty, and gives it that size. Shares
+/// the blocks where the filesystem can, leaves holes as holes.
+///
+/// # Errors
+/// Those of either file.
+pub fn copy_data(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), Errno> {
+    if len == 0 {
+        return Ok(());
+    }
+    let whole = rustix::fs::fstat(from)?.st_size as u64 <= len;
+    if whole && rustix::fs::ioctl_ficlone(to.as_fd(), from.as_fd()).is_ok() {
+        return Ok(());
+    }
+    // Gives the file its size first, so that a hole at its end stays one.
+    rustix::fs::ftruncate(to, len)?;
+    let mut at = 0;
+    while at < len {
+        let (start, end) = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) if start >= len => break,
+            Ok(start) => {
+                let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+                (start, end.min(len))
+            }
+            Err(Errno::NXIO) => break, // a hole up to the end
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOTTY) => (at, len), // no idea of holes
+            Err(e) => return Err(e),
+        };
+        copy_range(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Copies the bytes from `start` to `end`.
+fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+    let (mut read, mut written) = (start, start);
+    while read < end {
+        let chunk = (end - read).min(1 << 30) as usize;
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), chunk) {
+            Ok(0) => return Ok(()), // the file became shorter: what is missing reads as zeros
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO) => {
+                return copy_by_hand(from, to, read, end);
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+    let mut buffer = vec![0u8; (end - start).min(1 << 20) as usize];
+    let mut at = start;
+    while at < end {
+        let want = buffer.len().min((end - at) as usize);
+        let got = rustix::io::pread(from, buffer.get_mut(..want).unwrap_or_default(), at)?;
+        if got == 0 {
+            return Ok(());
+        }
+        let mut data = buffer.get(..got).unwrap_or_default();
+        while !data.is_empty() {
+            let n = rustix::io::pwrite(to, data, at)?;
+            at += n as u64;
+            data = data.get(n..).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// fallocate(2) as FUSE passes it on.
+///
+/// # Errors
+/// Those of fallocate(2).
+pub fn allocate(fd: &OwnedFd, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+    let flags = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
+    rustix::fs::fallocate(fd, flags, offset, len)
+}

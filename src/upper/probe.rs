@@ -1,0 +1,119 @@
+//! Finds out, in the workdir, what the upper's filesystem really can do: some say yes and lie.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
+
+use crate::attr::Kind;
+use crate::layer::{Place, Stat};
+use crate::marker::whiteout::Dialect;
+use crate::marker::xattr::{Marker, Namespace};
+use crate::name::Name;
+
+/// What was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Abilities {
+    /// Character devices 0/0 can be made, found again and renamed.
+    pub(super) chardev: bool,
+    /// `RENAME_WHITEOUT` works.
+    pub(super) rename_whiteout: bool,
+    /// The xattr namespace in which markers can be written.
+    pub(super) namespace: Option<Namespace>,
+}
+
+impl Abilities {
+    /// Tries everything in `work`, an empty directory, and cleans up behind itself.
+    pub(super) fn probe(work: BorrowedFd<'_>) -> Abilities {
+        Abilities {
+            chardev: probe_chardev(work),
+            rename_whiteout: probe_rename_whiteout(work),
+            namespace: Namespace::ALL
+                .into_iter()
+                .find(|ns| probe_namespace(work, *ns)),
+        }
+    }
+
+    /// The form of deletions that works here, the kernel's first.
+    pub(super) fn best_dialect(&self) -> Dialect {
+        match (self.chardev, self.namespace) {
+            (true, _) => Dialect::CharDev,
+            (false, Some(_)) => Dialect::Xattr,
+            (false, None) => Dialect::File,
+        }
+    }
+}
+
+const A: &Name = b"#probe-a";
+const B: &Name = b"#probe-b";
+
+fn is_whiteout(dir: BorrowedFd<'_>, name: &Name) -> bool {
+    Stat::at(dir, name).is_ok_and(|s| s.attr.kind == Kind::CharDev && s.attr.rdev == 0)
+}
+
+fn clean(work: BorrowedFd<'_>) {
+    for name in [A, B] {
+        for flags in [AtFlags::empty(), AtFlags::REMOVEDIR] {
+            // Most of them are not there: the result says nothing.
+            rustix::fs::unlinkat(work, name, flags).ok();
+        }
+    }
+}
+
+fn probe_chardev(work: BorrowedFd<'_>) -> bool {
+    let made = rustix::fs::mknodat(work, A, FileType::CharacterDevice, Mode::empty(), 0).is_ok();
+    let works = made
+        && is_whiteout(work, A)
+        && rustix::fs::renameat(work, A, work, B).is_ok()
+        && is_whiteout(work, B);
+    clean(work);
+    works
+}
+
+fn probe_rename_whiteout(work: BorrowedFd<'_>) -> bool {
+    let made = rustix::fs::mknodat(
+        work,
+        A,
+        FileType::RegularFile,
+        Mode::from_raw_mode(0o600),
+        0,
+    )
+    .is_ok();
+    let works = made
+        && rustix::fs::renameat_with(work, A, work, B, RenameFlags::WHITEOUT).is_ok()
+        && is_whiteout(work, A)
+        && Stat::at(work, B).is_ok_and(|s| s.attr.kind == Kind::File);
+    clean(work);
+    works
+}
+
+fn probe_namespace(work: BorrowedFd<'_>, namespace: Namespace) -> bool {
+    let mode = Mode::from_raw_mode(0o700);
+    let name = namespace.name(Marker::Opaque);
+    let works = rustix::fs::mkdirat(work, A, mode).is_ok()
+        && work.try_clone_to_owned().is_ok_and(|dir| {
+            let place = Place::at(dir.into(), A); // keeps the descriptor in the path open
+            let (path, _) = place.proc_path();
+            rustix::fs::lsetxattr(&*path, name, b"y", rustix::fs::XattrFlags::empty()).is_ok()
+                && rustix::fs::lgetxattr_query(&*path, name) == Ok(1)
+        });
+    clean(work);
+    works
+}
+
+/// Whether the file at `a` shares its data with a clone: cheap copies.
+pub(super) fn probe_reflink(work: BorrowedFd<'_>) -> bool {
+    use rustix::fs::OFlags;
+    let create = |name: &Name| {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(work, name, flags, Mode::from_raw_mode(0o600))
+    };
+    let works = match (create(A), create(B)) {
+        (Ok(a), Ok(b)) => {
+            rustix::io::write(&a, &[0u8; 4096]) == Ok(4096)
+                && rustix::fs::ioctl_ficlone(b.as_fd(), a.as_fd()).is_ok()
+        }
+        _ => false,
+    };
+    clean(work);
+    works
+}

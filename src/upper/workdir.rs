@@ -1,0 +1,334 @@
+//! The upper and its workdir: taken for one process alone, cleaned, probed.
+//!
+//! Layout of the workdir, the kernel's: `work/` for objects in the making (named `#` and a hex
+//! number), `index/` for hard links that were copied up, `work/incompat/` for what other users of
+//! the upper must know. Ours is one file beside them, `whiteouts`, that records the `.wh.` dialect.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+
+use super::link_index::LinkIndex;
+use super::probe::{Abilities, probe_reflink};
+use crate::error::{Errno, SetupError};
+use crate::layer::{Layer, LayerId, Stat, clone_common_mount};
+use crate::marker::whiteout::Dialect;
+use crate::marker::xattr::Namespace;
+use crate::name::{Name, NameBuf};
+
+/// The writable layer's own options.
+#[derive(Debug, Clone)]
+pub struct UpperOptions<'a> {
+    /// Directory that receives all changes.
+    pub upper: &'a Path,
+    /// Its workdir.
+    pub work: &'a Path,
+    /// The form of deletions; `None`: what works best.
+    pub dialect: Option<Dialect>,
+    /// Never sync.
+    pub volatile: bool,
+}
+
+/// The opened upper: everything that writes goes through it.
+#[derive(Debug)]
+pub struct Upper {
+    /// Its position in the stack: always the first.
+    pub layer: LayerId,
+    /// `WORKDIR/work`, `O_PATH`.
+    pub work: Arc<OwnedFd>,
+    /// Form in which deletions are written.
+    pub dialect: Dialect,
+    /// Namespace of the markers; `None`: none can be written.
+    pub namespace: Option<Namespace>,
+    /// Never sync.
+    pub volatile: bool,
+    /// `RENAME_WHITEOUT` works.
+    pub rename_whiteout: bool,
+    /// Copies share their data.
+    pub reflink: bool,
+    /// Copied-up hard links.
+    pub links: LinkIndex,
+    /// Name in `work` of the whiteout that all others are hard links of.
+    pub(super) shared_whiteout: Mutex<Option<NameBuf>>,
+    counter: AtomicU64,
+    /// Open for reading, for syncfs; holds the lock on the upper.
+    sync: OwnedFd,
+    /// Holds the lock on the workdir.
+    _lock: OwnedFd,
+}
+
+const WORK: &str = "work";
+const INDEX: &str = "index";
+const RECORD: &str = "whiteouts";
+
+impl Upper {
+    /// Opens upper and workdir, takes them, cleans the workdir and finds out what works there.
+    ///
+    /// # Errors
+    /// They are in use, on different mounts, not writable, or were left by a volatile mount.
+    pub fn open(options: &UpperOptions<'_>) -> Result<(Upper, Layer), SetupError> {
+        let (upper_fd, work_fd, private) = open_both(options.upper, options.work)?;
+        let sync = lock(upper_fd.as_fd(), options.upper, "upper")?;
+        let lock = lock(work_fd.as_fd(), options.work, "workdir")?;
+        let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
+        refuse_incompat(work_fd.as_fd(), options.work)?;
+        let work =
+            make_dir(work_fd.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
+        let work = Arc::new(work);
+        clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
+        let can = Abilities::probe(work.as_fd());
+        let dialect = choose_dialect(work_fd.as_fd(), options, &can)?;
+        if options.volatile {
+            mark_volatile(work.as_fd()).map_err(|e| fail("mark workdir volatile", e))?;
+        }
+        let reflink = probe_reflink(work.as_fd());
+        let links = LinkIndex::open(work_fd, INDEX).map_err(|e| fail("read index of", e))?;
+        let layer = Layer::from_root(0, options.upper, dialect.wh_files(), upper_fd, private)?;
+        let upper = Upper {
+            layer: layer.id,
+            work,
+            dialect,
+            namespace: can.namespace,
+            volatile: options.volatile,
+            rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
+            reflink,
+            links,
+            shared_whiteout: Mutex::new(None),
+            counter: AtomicU64::new(0),
+            sync,
+            _lock: lock,
+        };
+        Ok((upper, layer))
+    }
+
+    /// Whether the workdir says that its upper is of the `.wh.` dialect.
+    pub fn recorded_wh_files(work: &Path) -> bool {
+        rustix::fs::access(work.join(RECORD), rustix::fs::Access::EXISTS).is_ok()
+    }
+
+    /// A name in `work` that nothing has.
+    pub fn temp_name(&self) -> NameBuf {
+        // Relaxed: only uniqueness matters; the workdir was empty when we took it.
+        let n = self.counter.fetch_add(1, Ordering::Relaxed);
+        format!("#{n:x}").into_bytes().into()
+    }
+
+    /// Waits until everything written to the upper's filesystem is on disk.
+    ///
+    /// # Errors
+    /// Those of syncfs(2).
+    pub fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.sync)
+    }
+
+    /// Removes `name` in `work` with all below it. A failure leaves garbage for the next mount to
+    /// clean, which is why it is only logged.
+    pub fn discard(&self, name: &Name) {
+        crate::error::best_effort("clean the workdir", remove_tree(self.work.as_fd(), name));
+    }
+}
+
+/// Opens both directories within one mount, a private clone where permitted.
+fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd, bool), SetupError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &Path| {
+        rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|e| SetupError::at("open", path, e))
+    };
+    if let Some((upper, work)) = clone_common_mount(upper, work) {
+        return Ok((upper, work, true));
+    }
+    Ok((open(upper)?, open(work)?, false))
+}
+
+/// Takes a directory for this process (and the children that inherit the descriptor).
+fn lock(dir: BorrowedFd<'_>, path: &Path, what: &str) -> Result<OwnedFd, SetupError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, ".", flags, Mode::empty())
+        .map_err(|e| SetupError::at("open", path, e))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(Errno::WOULDBLOCK) => Err(SetupError::new(format!(
+            "{what} {path:?} is in use by another mount: unmount that first, or give this one its own"
+        ))),
+        Err(e) => Err(SetupError::at("lock", path, e)),
+    }
+}
+
+/// Refuses an upper whose last user left a mark that we do not understand or that forbids it.
+fn refuse_incompat(workdir: BorrowedFd<'_>, path: &Path) -> Result<(), SetupError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let incompat = match rustix::fs::openat(workdir, "work/incompat", flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::ACCESS) => return Ok(()),
+        Err(e) => return Err(SetupError::at("read workdir", path, e)),
+    };
+    for name in entries(incompat.as_fd()).map_err(|e| SetupError::at("read workdir", path, e))? {
+        let feature = String::from_utf8_lossy(&name);
+        let marker = path.join("work/incompat").join(&*feature);
+        return Err(SetupError::new(if feature == "volatile" {
+            format!(
+                "workdir {path:?} was last used by a volatile mount, so the upper may have lost \
+                 data if the machine crashed since: check or discard the upper, then remove {marker:?}"
+            )
+        } else {
+            format!(
+                "workdir {path:?} was left with the unknown feature {feature:?}: see {marker:?}"
+            )
+        }));
+    }
+    Ok(())
+}
+
+fn mark_volatile(work: BorrowedFd<'_>) -> Result<(), Errno> {
+    let incompat = make_dir(work, b"incompat")?;
+    let volatile = make_dir(incompat.as_fd(), b"volatile")?;
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(&volatile, "dirty", flags, Mode::from_raw_mode(0o600)).map(drop)
+}
+
+/// The dialect asked for, else the one recorded, else the best that works.
+fn choose_dialect(
+    workdir: BorrowedFd<'_>,
+    options: &UpperOptions<'_>,
+    can: &Abilities,
+) -> Result<Dialect, SetupError> {
+    let recorded = match Stat::at(workdir, RECORD.as_bytes()) {
+        Ok(_) => Some(Dialect::File),
+        Err(_) => None,
+    };
+    let upper = options.upper;
+    let dialect = match (options.dialect, recorded) {
+        (None, Some(recorded)) => recorded,
+        (None, None) => can.best_dialect(),
+        (Some(Dialect::File), _) => Dialect::File,
+        (Some(_), Some(_)) => {
+            return Err(SetupError::new(format!(
+                "upper {upper:?} was written with .wh. files as whiteouts: use --whiteout file or auto"
+            )));
+        }
+        (Some(Dialect::CharDev), None) if !can.chardev => {
+            return Err(SetupError::new(format!(
+                "whiteouts as character devices do not work in {upper:?}: use --whiteout auto"
+            )));
+        }
+        (Some(Dialect::Xattr), None) if can.namespace.is_none() => {
+            return Err(SetupError::new(format!(
+                "extended attributes do not work in {upper:?}: use --whiteout auto"
+            )));
+        }
+        (Some(asked), None) => asked,
+    };
+    if dialect == Dialect::File && recorded.is_none() {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let text = b"file\n";
+        rustix::fs::openat(workdir, RECORD, flags, Mode::from_raw_mode(0o644))
+            .and_then(|fd| rustix::io::write(fd, text))
+            .map_err(|e| SetupError::at("record the whiteout format in", options.work, e))?;
+    }
+    Ok(dialect)
+}
+
+/// Opens directory `name` in `dir`, made if it is missing, and usable by its owner.
+pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let stat = Stat::at(fd.as_fd(), b"")?;
+    // The kernel leaves mode 0; only root could use that.
+    if stat.attr.perm & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
+        crate::sys::attr::chmod_nofollow(dir, name, 0o700)?;
+    }
+    Ok(fd)
+}
+
+/// The names in a directory.
+pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<NameBuf>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
+}
+
+/// Empties a directory.
+fn clean(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    for name in entries(dir)? {
+        remove_tree(dir, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes `name` in `dir` with all below it; what is gone already is fine. Walks with a stack of
+/// its own, for a tree may be deeper than the thread's.
+pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &Name) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        result => return result,
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        result => return result,
+    }
+    let open = |dir: BorrowedFd<'_>, name: &Name| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, name, flags, Mode::empty())
+    };
+    let top = open(dir, name)?;
+    let mut stack = vec![(top, NameBuf::from(name))];
+    while let Some((fd, _)) = stack.last() {
+        let mut deeper = None;
+        for child in entries(fd.as_fd())? {
+            match rustix::fs::unlinkat(fd, &*child, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                result => {
+                    result?;
+                    continue;
+                }
+            }
+            if rustix::fs::unlinkat(fd, &*child, AtFlags::REMOVEDIR).is_err() {
+                deeper = Some((open(fd.as_fd(), &child)?, child));
+                break;
+            }
+        }
+        if let Some(deeper) = deeper {
+            stack.push(deeper);
+        } else if let Some((_, name)) = stack.pop() {
+            let parent = stack.last().map_or(dir, |(fd, _)| fd.as_fd());
+            rustix::fs::unlinkat(parent, &*name, AtFlags::REMOVEDIR)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_tree_is_removed() {
+        let scratch = std::env::temp_dir().join(format!("unionmount-deep-{}", std::process::id()));
+        std::fs::create_dir_all(scratch.join("a/b/c/d")).unwrap();
+        std::fs::write(scratch.join("a/b/f"), "x").unwrap();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, &scratch, flags, Mode::empty()).unwrap();
+        remove_tree(dir.as_fd(), b"a").unwrap();
+        assert!(!scratch.join("a").exists());
+        remove_tree(dir.as_fd(), b"missing").unwrap();
+        std::fs::remove_dir(scratch).unwrap();
+    }
+}

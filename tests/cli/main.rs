@@ -1,0 +1,15 @@
+//! The real program, run as its users and other programs run it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(missing_docs)]
+
+mod bad_input;
+mod helper;
+mod lab;
+mod life;
+mod rootless;
+mod usage;

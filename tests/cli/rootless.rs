@@ -1,0 +1,138 @@
+//! Without the rights of root: in a user namespace, and as a plain user through fusermount3.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+
+use crate::lab::{Lab, Outcome, outcome};
+
+#[test]
+fn in_a_user_namespace() {
+    let lab = Lab::new();
+    let script = "
+        $U --lower l1 --upper u --work w m
+        grep ' '$PWD/m' ' /proc/self/mounts
+        cat m/one
+        $U inspect m >/dev/null
+        $U umount m";
+    let shown = lab.in_user_namespace(script).succeeds();
+    assert!(
+        shown.contains("fuse.unionmount") && shown.contains("allow_other"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_user_namespace_without_a_mount_namespace() {
+    let lab = Lab::new();
+    let mut command = lab.command("unshare", "-Ur");
+    command.args([crate::lab::PROGRAM, "--lower", "l1", "m"]);
+    outcome(command).fails(1, &["operation not permitted", "unshare -Urm"]);
+}
+
+/// Runs a script as a plain user. If we are root: in a mount namespace where `/dev/fuse` is open
+/// to all, as udev makes it on real machines.
+fn as_plain_user(lab: &Lab, script: &str) -> Outcome {
+    as_plain_user_after(lab, "", script)
+}
+
+/// As [`as_plain_user`], with `prelude` run by root in that mount namespace before.
+fn as_plain_user_after(lab: &Lab, prelude: &str, script: &str) -> Outcome {
+    let mut command = if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        for dir in ["m", "u", "w"] {
+            chown(lab.path(dir), Some(65534), Some(65534)).unwrap();
+        }
+        fs::create_dir(lab.path("dev")).unwrap();
+        let mut command = lab.command("unshare", "-m sh -euc");
+        command.arg(
+            "mount -t tmpfs -o mode=755 none dev
+             mknod -m 666 dev/fuse c 10 229
+             mount --bind dev/fuse /dev/fuse
+             eval \"$PRELUDE\"
+             exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc \"$SCRIPT\"",
+        );
+        command
+    } else {
+        let mut command = lab.command("sh", "-euc");
+        command.arg(script);
+        command
+    };
+    command
+        .env("SCRIPT", script)
+        .env("PRELUDE", prelude)
+        .env("U", crate::lab::PROGRAM);
+    outcome(command)
+}
+
+#[test]
+fn a_plain_user_mounts_through_fusermount3() {
+    let lab = Lab::new();
+    let script = r"
+        $U --lower l1 --upper u --work w -o fsname='a\\\,b c',noatime m
+        grep ' '$PWD/m' ' /proc/self/mounts
+        cat m/one
+        $U inspect m >/dev/null
+        $U umount m
+        ! grep ' '$PWD/m' ' /proc/self/mounts";
+    let shown = as_plain_user(&lab, script).succeeds();
+    assert!(shown.starts_with(r"a\134,b\040c "), "{shown}");
+    for word in [
+        "fuse.unionmount",
+        "nosuid,nodev",
+        "noatime",
+        "default_permissions",
+    ] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    assert!(!shown.contains("allow_other"), "{shown}");
+}
+
+#[test]
+fn a_plain_user_ends_it_by_a_signal() {
+    let lab = Lab::new();
+    let script = "
+        $U -f --lower l1 m & daemon=$!
+        until $U inspect m >/dev/null 2>&1; do sleep 0.05; done
+        kill $daemon
+        wait $daemon
+        ! grep ' '$PWD/m' ' /proc/self/mounts";
+    as_plain_user(&lab, script).succeeds();
+}
+
+#[test]
+fn what_fusermount3_refuses_is_explained() {
+    let lab = Lab::new();
+    let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    if !conf.lines().any(|line| line.trim() == "user_allow_other") {
+        as_plain_user(&lab, "exec $U --lower l1 --allow-other m")
+            .fails(1, &["user_allow_other", "/etc/fuse.conf"]);
+    }
+    let lab = Lab::new();
+    as_plain_user(&lab, "exec $U --lower l1 /proc").fails(1, &["cannot mount on", "fusermount3"]);
+}
+
+#[test]
+fn fusermount3_is_missing() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        // Only root can hide it; what root can test, root tests.
+        return;
+    }
+    let lab = Lab::new();
+    let hide = "for f in /usr/bin/fusermount /usr/bin/fusermount3; do
+        [ ! -e $f ] || mount --bind /dev/null $f; done";
+    as_plain_user_after(&lab, hide, "exec $U --lower l1 m")
+        .fails(1, &["fusermount3 is missing", "package fuse3"]);
+}
+
+#[test]
+fn other_users_may_not_control_a_mount() {
+    let lab = Lab::new();
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        // A plain user cannot become another one; what root can test, root tests.
+        return;
+    }
+    lab.run("--lower l1 m").succeeds();
+    let mut command = lab.command("setpriv", "--reuid=65534 --regid=65534 --clear-groups");
+    command.args([crate::lab::PROGRAM, "inspect", "m"]);
+    outcome(command).fails(1, &["no permission", "owner of the mount and root"]);
+    lab.run("umount m").succeeds();
+}
