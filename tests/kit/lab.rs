@@ -58,6 +58,12 @@ impl Lab {
         self
     }
 
+    /// Adds a directory that lies elsewhere as the next lower.
+    pub fn lower_at(mut self, path: &Path) -> Lab {
+        self.lowers.push(path.to_owned());
+        self
+    }
+
     /// Gives it an upper with that content.
     pub fn upper(mut self, text: &str) -> Lab {
         plant(&self.upper_dir(), text);

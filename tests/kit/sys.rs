@@ -608,6 +608,16 @@ pub fn umount(target: impl AsRef<Path>, flags: i32) -> Res<()> {
     ret(unsafe { libc::umount2(c(target).as_ptr(), flags) })
 }
 
+/// Lets this process open as many files as it may.
+pub fn raise_descriptor_limit() {
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+}
+
 /// Sets the umask of the whole process.
 pub fn umask(mask: u32) {
     unsafe { libc::umask(mask) };

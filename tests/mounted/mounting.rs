@@ -112,9 +112,13 @@ fn an_upper_in_use_is_refused() {
         upper: Some((&upper, &work)),
         mnt: &second,
     };
-    let said = Subject::default()
-        .mount(&layers)
-        .expect_err("a second mount was allowed");
+    let said = match Subject::default().mount(&layers) {
+        Err(said) => said,
+        Ok(()) => {
+            sys::umount(&second, libc::MNT_DETACH).unwrap();
+            panic!("a second mount on the same upper was accepted");
+        }
+    };
     assert!(
         said.contains("upper") || said.contains("work"),
         "the message names the thing: {said}"
@@ -253,4 +257,78 @@ fn a_shell_works_in_it() {
             String::from_utf8_lossy(&done.stderr)
         );
     }
+}
+
+/// The kit itself: a test that panics with a file still open leaves neither mount nor daemon.
+#[test]
+fn a_panicking_test_leaves_no_mount() {
+    for subject in Subject::and_kernel() {
+        let lab = Lab::new().lower("f f text").upper("").mount_as(&subject);
+        let (mnt, daemons) = (lab.mnt(), lab.daemons().to_vec());
+        let busy = sys::open(lab.at("f"), libc::O_RDONLY, 0).unwrap();
+        let panicked = std::thread::spawn(move || {
+            let _lab = lab;
+            panic!("on purpose: this message is part of a passing test");
+        });
+        assert!(panicked.join().is_err());
+        assert!(!sys::is_mounted(&mnt), "{subject:?} is still mounted");
+        drop(busy);
+        crate::kit::wait_gone(&daemons, Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// syncfs(2) never reaches a FUSE server: this command does what it would.
+#[test]
+fn the_sync_command_writes_everything_out() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let lab = Lab::new().lower("f f text").upper("");
+    let lab = lab.mount_as(&Subject::ours(&["--writeback"]));
+    for n in 0..20 {
+        sys::put(lab.at(format!("n{n}")), &sys::pattern(n, 10_000)).unwrap();
+    }
+    let mut command = std::process::Command::new(crate::kit::program());
+    let done = command.arg("sync").arg(lab.mnt()).output().unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    for n in 0..20 {
+        let real = sys::get(lab.in_upper(format!("n{n}"))).unwrap();
+        assert!(real == sys::pattern(n, 10_000), "n{n} is not in the upper");
+    }
+}
+
+/// One large copy-up must not keep anybody else waiting.
+#[test]
+fn others_work_during_a_large_copy_up() {
+    let lab = Lab::new().lower("f big\nf small text").upper("");
+    let big = lab.lower_dir(0).join("big");
+    let block = sys::pattern(1, 1 << 20);
+    for n in 0..400 {
+        sys::append(&big, &block[..(1 << 20) - n]).unwrap();
+    }
+    let lab = lab.mount();
+    let finished = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::SeqCst;
+    let mut meanwhile = 0;
+    std::thread::scope(|scope| {
+        let (lab, finished) = (&lab, &finished);
+        scope.spawn(move || {
+            sys::append(lab.at("big"), b"end").unwrap();
+            finished.store(true, ordering);
+        });
+        while !finished.load(ordering) {
+            let at = lab.at(format!("n{meanwhile}"));
+            sys::put(&at, b"x").unwrap();
+            sys::unlink(&at).unwrap();
+            meanwhile += 1;
+        }
+    });
+    assert!(
+        meanwhile >= 5,
+        "{meanwhile} files made and removed during a copy of 400 MiB"
+    );
 }

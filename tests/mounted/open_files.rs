@@ -177,3 +177,52 @@ fn a_removed_working_directory() {
 fn fd_number(fd: &impl std::os::fd::AsRawFd) -> i32 {
     fd.as_raw_fd()
 }
+
+/// More than any daemon would keep descriptors for.
+#[test]
+fn thousands_of_open_and_unlinked_files() {
+    const COUNT: usize = 5000;
+    sys::raise_descriptor_limit();
+    let lower: String = (0..COUNT / 2)
+        .map(|n| format!("f d/{n} low{n}\n"))
+        .collect();
+    let lab = Lab::new().lower(&lower).upper("").mount();
+    for n in COUNT / 2..COUNT {
+        sys::put(lab.at(format!("d/{n}")), format!("low{n}").as_bytes()).unwrap();
+    }
+    let open = |n: usize| sys::open(lab.at(format!("d/{n}")), libc::O_RDWR, 0).unwrap();
+    let fds: Vec<_> = (0..COUNT).map(open).collect();
+    sys::remove_tree(lab.at("d")).unwrap();
+    sys::drop_caches();
+    for (n, fd) in fds.iter().enumerate() {
+        assert_eq!(sys::get_fd(fd).unwrap(), format!("low{n}").as_bytes());
+        sys::pwrite(fd, 0, b"LOW").unwrap();
+        assert_eq!(sys::fstat(fd).unwrap().nlink, 0, "{n}");
+    }
+    for (n, fd) in fds.iter().enumerate() {
+        assert_eq!(sys::get_fd(fd).unwrap(), format!("LOW{n}").as_bytes());
+    }
+    drop(fds);
+    assert_eq!(lab.ls(""), [""; 0]);
+}
+
+/// A mapping without a descriptor must not cost the daemon one.
+#[test]
+fn thousands_of_mappings() {
+    let lower: String = (0..3000).map(|n| format!("f d/{n} text{n:04}\n")).collect();
+    let lab = Lab::new().lower(&lower).upper("").mount();
+    let map = |n: usize| {
+        let fd = sys::open(lab.at(format!("d/{n}")), libc::O_RDWR, 0).unwrap();
+        sys::Map::shared(&fd, 8).unwrap()
+    };
+    let mut maps: Vec<_> = (0..3000).map(map).collect();
+    for map in &mut maps {
+        map.bytes_mut()[0] = b'T';
+    }
+    for (n, map) in maps.iter().enumerate() {
+        map.sync().unwrap();
+        assert_eq!(map.bytes(), format!("Text{n:04}").as_bytes());
+    }
+    drop(maps);
+    assert_eq!(sys::text(lab.in_upper("d/2999")), "Text2999");
+}

@@ -267,3 +267,36 @@ fn deletions_written_as_devices() {
         assert_eq!(sys::lstat(lab.in_upper("m/x")).unwrap().mode, libc::S_IFCHR);
     });
 }
+
+/// An upper that others have written is read as they meant it (formats.md 13.1).
+#[test]
+fn an_upper_may_hold_foreign_spellings() {
+    let upper = "w f\nf g size=0 trusted.overlay.whiteout=\nf h size=0 user.overlay.whiteout=y\n\
+                 ou d\nf d/own o\nof e\no i\nf kept size=3 trusted.overlay.whiteout=y";
+    let lower = "f f x\nf g x\nf h x\nf d/x x\nf e/x x\nf i/x x\nf kept x";
+    let mut lab = Lab::new().lower(lower).upper(upper).mount();
+    if lab.subject().is_kernel() {
+        return;
+    }
+    lab.expect_paths("d d/own e i kept");
+    for name in ["f", "g", "h"] {
+        fails!(sys::lstat(lab.at(name)), ENOENT);
+        sys::put(lab.at(name), b"new").unwrap();
+        assert_eq!(sys::text(lab.at(name)), "new");
+        sys::unlink(lab.at(name)).unwrap();
+        fails!(sys::lstat(lab.at(name)), ENOENT);
+    }
+    sys::mkdir(lab.at("g"), 0o700).unwrap();
+    lab.remount();
+    lab.expect_paths("d d/own e g i kept");
+}
+
+#[test]
+fn dot_wh_files_in_an_upper_of_devices_are_plain() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let lab = Lab::new().lower("f x low").upper("f .wh.x plain\nw gone");
+    let lab = lab.mount_as(&Subject::ours(&["--whiteout", "chardev"]));
+    lab.expect_paths(".wh.x x");
+}
