@@ -24,7 +24,7 @@ use super::server::{IoMode, ServeOptions};
 use crate::attr::Kind;
 use crate::error::{self, Result, best_effort};
 use crate::ops::{
-    Caller, DirItem, Entry, Inspect, NewObject, Perm, RenameMode, SetAttr, Union, Written,
+    Caller, DirItem, Entry, Inspect, NewObject, Perm, RenameMode, SetAttr, Union, WriteHow, Written,
 };
 
 /// For ever, as far as the kernel's clock goes.
@@ -530,7 +530,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -541,16 +541,21 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let how = WriteHow {
+            clear_privileges: clear.then(|| caller(req)),
+            keep_mtime: cached && self.shared.options.writeback,
+        };
         if !self.shared.union.would_copy(ino.0) {
             let result = self.shared.call(Op::Write, ino, |union| {
-                union.write(ino.0, offset, data, clear)
+                union.write(ino.0, offset, data, &how)
             });
             return self.shared.written(ino, result, reply);
         }
         let data = data.to_vec();
         self.dispatch(true, move |shared| {
             let result = shared.call(Op::Write, ino, |union| {
-                union.write(ino.0, offset, &data, clear)
+                union.write(ino.0, offset, &data, &how)
             });
             shared.written(ino, result, reply);
         });

@@ -7,5 +7,5 @@ mod place;
 mod scan;
 
 pub use layer::{Layer, LayerId, clone_common_mount};
-pub use place::{Place, Stat, supports_acl};
+pub use place::{Place, Stat, refuse_metacopy, supports_acl};
 pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};

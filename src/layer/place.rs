@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::attr::Attr;
-use crate::error::Errno;
+use crate::error::{Errno, Result, WhileDoing};
+use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 
 /// The way to a real object that holds however its name in the view changes.
@@ -122,6 +123,18 @@ impl Place {
     /// # Errors
     /// Those of getxattr(2) but `ENODATA` and `EOPNOTSUPP`.
     pub fn get_xattr(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        match self.xattr(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The value of extended attribute `name`.
+    ///
+    /// # Errors
+    /// Those of getxattr(2).
+    pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
         let (path, follow) = self.proc_path();
         let mut buffer = vec![0u8; 256];
         loop {
@@ -132,10 +145,9 @@ impl Place {
             match got {
                 Ok(len) => {
                     buffer.truncate(len);
-                    return Ok(Some(buffer));
+                    return Ok(buffer);
                 }
                 Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
-                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
                 Err(e) => return Err(e),
             }
         }
@@ -162,6 +174,29 @@ impl Place {
         };
         Ok(split_names(buffer.get(..len).unwrap_or_default()))
     }
+}
+
+/// Refuses a file whose data lies elsewhere (the kernel's metacopy): it would read as zeros.
+///
+/// # Errors
+/// `EIO`, with the reason.
+pub fn refuse_metacopy(file: &OwnedFd) -> Result<()> {
+    let mut names = [0u8; 4096];
+    let Ok(len @ 1..) = rustix::fs::flistxattr(file, &mut names[..]) else {
+        return Ok(());
+    };
+    let names = split_names(names.get(..len).unwrap_or_default());
+    let is = |name: &NameBuf| {
+        Namespace::ALL
+            .iter()
+            .any(|ns| **name == *ns.name(Marker::Metacopy).as_bytes())
+    };
+    if names.iter().any(is) {
+        return Err(Errno::IO).while_doing(
+            || "the file is a metadata-only copy (overlay.metacopy), which is not supported",
+        );
+    }
+    Ok(())
 }
 
 /// Whether the filesystem of an object has access control lists.

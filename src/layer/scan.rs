@@ -34,6 +34,8 @@ pub struct Listing {
     pub opaque: bool,
     /// It holds objects with an origin marker.
     pub impure: bool,
+    /// Its lower part lies at another path (the kernel's redirect).
+    pub redirected: bool,
 }
 
 /// Reads the directory `dir` (which may be open `O_PATH`).
@@ -78,6 +80,10 @@ fn read_opacity(fd: &OwnedFd, listing: &mut Listing) -> Result<Opacity> {
     listing.impure = Namespace::ALL
         .iter()
         .any(|namespace| present(namespace.name(Marker::Impure)));
+    if names.is_some() {
+        let redirect = |ns: &Namespace| present(ns.name(Marker::Redirect));
+        listing.redirected = Namespace::ALL.iter().any(redirect);
+    }
     let mut found = Opacity::Clear;
     for name in opaque::xattr_names()
         .into_iter()

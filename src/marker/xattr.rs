@@ -30,6 +30,9 @@ pub enum Marker {
     Nlink,
     /// Empty file that stands for a deletion.
     Whiteout,
+    /// Ours, on a copied-up hard link: file handle of the root of the layer it came from. One inode
+    /// may be linked into two layers, which must not become one file by that. The kernel ignores it.
+    Layer,
     /// Directory or metacopy whose lower part lies elsewhere.
     Redirect,
     /// File without data of its own.
@@ -60,6 +63,7 @@ impl Namespace {
             Marker::Impure => ["trusted.overlay.impure", "user.overlay.impure"],
             Marker::Nlink => ["trusted.overlay.nlink", "user.overlay.nlink"],
             Marker::Whiteout => ["trusted.overlay.whiteout", "user.overlay.whiteout"],
+            Marker::Layer => ["trusted.overlay.layer", "user.overlay.layer"],
             Marker::Redirect => ["trusted.overlay.redirect", "user.overlay.redirect"],
             Marker::Metacopy => ["trusted.overlay.metacopy", "user.overlay.metacopy"],
         };

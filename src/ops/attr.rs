@@ -7,7 +7,7 @@ use super::copy_up::ALL;
 use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Errno, Result, WhileDoing};
-use crate::sys::cred::has_cap_fsetid;
+use crate::sys::cred::Privileges;
 use crate::tree::Inode;
 use crate::upper::{SetTime, set_owner, set_perm, set_times};
 
@@ -62,11 +62,24 @@ impl SetAttr {
     }
 }
 
-/// The permission bits that are left when setuid and setgid are cleared as the kernel does: setgid
-/// without group execution is no privilege.
-pub(super) fn without_privileges(perm: u32) -> u32 {
-    let sgid = if perm & 0o010 != 0 { 0o2000 } else { 0 };
+/// The permission bits that are left when setuid and setgid are cleared as the kernel does: a
+/// member of the file's group keeps a setgid without group execution.
+fn without_privileges(perm: u32, in_group: bool) -> u32 {
+    let sgid = if perm & 0o010 != 0 || !in_group {
+        0o2000
+    } else {
+        0
+    };
     perm & !(0o4000 | sgid)
+}
+
+/// Why setuid and setgid may have to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A write of which the kernel has found that its caller may not keep them.
+    Write,
+    /// Another change of data: what the caller may is still to be found out.
+    Change,
 }
 
 impl Union {
@@ -113,6 +126,7 @@ impl Union {
             self.truncate(&inode, size, caller)?;
         }
         if (change.atime, change.mtime) != (SetTime::Keep, SetTime::Keep) {
+            let _times = inode.times.lock();
             self.with_place(&inode, |place| set_times(place, change.atime, change.mtime))
                 .while_doing(|| "set the times")?;
         }
@@ -125,26 +139,31 @@ impl Union {
             return Err(Errno::INVAL.into());
         }
         let fd = self.write_fd(inode)?;
-        self.clear_privileges(inode, Some(caller))?;
+        self.clear_privileges(inode, caller, Cause::Change)?;
         fd.mark_dirty();
         rustix::fs::ftruncate(fd.fd(), size).while_doing(|| "truncate in the upper")
     }
 
-    /// Clears setuid and setgid before a change of the data, unless the caller may keep them
-    /// (`None`: the kernel has already found that it may not). The file's capabilities are cleared
-    /// by the upper's own filesystem. Whether anything was cleared.
+    /// Clears setuid and setgid before a change of the data, unless the caller may keep them. The
+    /// file's capabilities are cleared by the upper's own filesystem. Whether anything was cleared.
     pub(super) fn clear_privileges(
         &self,
         inode: &Arc<Inode>,
-        caller: Option<Caller>,
+        caller: Caller,
+        cause: Cause,
     ) -> Result<bool> {
         // Relaxed: set before the kernel was told of the bits, and only ever a reason to look.
         if !inode.setid.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let perm = self.stat(inode)?.attr.perm;
-        let left = without_privileges(perm);
-        if left == perm || caller.is_some_and(|c| has_cap_fsetid(c.pid)) {
+        let attr = self.stat(inode)?.attr;
+        if attr.perm & 0o6000 == 0 {
+            return Ok(false);
+        }
+        let process = Privileges::of(caller.pid);
+        let in_group = caller.gid == attr.gid || process.groups.contains(&attr.gid);
+        let left = without_privileges(attr.perm, in_group);
+        if left == attr.perm || (cause == Cause::Change && process.cap_fsetid) {
             return Ok(false);
         }
         self.with_place(inode, |place| set_perm(place, left))
@@ -159,14 +178,15 @@ mod tests {
 
     #[test]
     fn privileges_are_cleared_as_the_kernel_does() {
-        for (perm, left) in [
-            (0o4755, 0o755),
-            (0o2755, 0o755),
-            (0o2745, 0o2745),
-            (0o6777, 0o777),
-            (0o1755, 0o1755),
+        for (perm, in_group, left) in [
+            (0o4755, true, 0o755),
+            (0o2755, true, 0o755),
+            (0o2745, true, 0o2745),
+            (0o2745, false, 0o745),
+            (0o6777, false, 0o777),
+            (0o1755, false, 0o1755),
         ] {
-            assert_eq!(without_privileges(perm), left, "{perm:o}");
+            assert_eq!(without_privileges(perm, in_group), left, "{perm:o}");
         }
     }
 }

@@ -184,6 +184,8 @@ impl Union {
             None
         };
         let index_name = index_name.map(|n| NameBuf::from(n.into_bytes()));
+        // Taken: the same inode of another layer was copied up before.
+        let index_name = index_name.filter(|n| upper.links.find(n).is_none());
         let new = self.real_id(upper.layer, &copy);
         {
             let mut state = inode.state_mut();
@@ -277,6 +279,9 @@ impl Union {
             difference,
         };
         upper.set_marker(&staged.place(), Marker::Nlink, nlink.encode().as_bytes())?;
+        if let Some(root) = self.root_handle(inode.id().layer) {
+            upper.set_marker(&staged.place(), Marker::Layer, &root)?;
+        }
         let dir = upper.links.dir().while_doing(|| "make the link index")?;
         staged
             .publish_new(&dir, index_name)

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustix::fs::{OFlags, SeekFrom};
 
+use super::attr::Cause;
 use super::copy_up::ALL;
 use super::{Caller, Union};
 use crate::attr::Kind;
@@ -66,6 +67,50 @@ impl FileFd {
     }
 }
 
+/// How to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteHow {
+    /// The caller, if it may not keep the file's setuid and setgid.
+    pub clear_privileges: Option<Caller>,
+    /// The kernel keeps the modification time (writeback cache) and will set it when it sees fit.
+    pub keep_mtime: bool,
+}
+
+/// Writes as much as fits.
+fn write_all(fd: &FileFd, offset: u64, data: &[u8]) -> Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = data.get(len..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pwrite(fd.fd(), rest, offset + len as u64) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(Errno::INTR) => {}
+            Err(_) if len > 0 => break, // the next write will say it
+            Err(e) => return Err(e).while_doing(|| "write"),
+        }
+    }
+    Ok(len)
+}
+
+/// Runs a change of a file's data and gives it back the modification time of before.
+fn keeping_mtime<T>(fd: &FileFd, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = rustix::fs::fstat(fd.fd()).while_doing(|| "stat a file")?;
+    let result = change()?;
+    let omit = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_OMIT,
+    };
+    let mtime = rustix::fs::Timespec {
+        tv_sec: before.st_mtime as _,
+        tv_nsec: before.st_mtime_nsec as _,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: omit,
+        last_modification: mtime,
+    };
+    rustix::fs::futimens(fd.fd(), &times).while_doing(|| "keep the time of a file")?;
+    Ok(result)
+}
+
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
@@ -113,6 +158,7 @@ impl Union {
                 Ok((fd, id))
             })
             .while_doing(|| "open for reading")?;
+        crate::layer::refuse_metacopy(&fd)?;
         Ok(self.remember_fd(inode, FileFd::new(fd, id, false)))
     }
 
@@ -172,38 +218,30 @@ impl Union {
         Ok(())
     }
 
-    /// Writes `data` at `offset`, all of it or as much as fits. `clear_privileges`: the writer may
-    /// not keep setuid and setgid.
+    /// Writes `data` at `offset`, all of it or as much as fits.
     ///
     /// # Errors
     /// The upper's, of the copy-up too, if nothing was written.
-    pub fn write(
-        &self,
-        ino: u64,
-        offset: u64,
-        data: &[u8],
-        clear_privileges: bool,
-    ) -> Result<Written> {
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8], how: &WriteHow) -> Result<Written> {
         let inode = self.inode(ino)?;
         let fd = self.write_fd(&inode)?;
-        let cleared_privileges = clear_privileges && self.clear_privileges(&inode, None)?;
+        let cleared_privileges = match how.clear_privileges {
+            Some(caller) => self.clear_privileges(&inode, caller, Cause::Write)?,
+            None => false,
+        };
         fd.mark_dirty();
-        let mut len = 0;
-        while let Some(rest) = data.get(len..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pwrite(fd.fd(), rest, offset + len as u64) {
-                Ok(0) => break,
-                Ok(n) => len += n,
-                Err(Errno::INTR) => {}
-                Err(_) if len > 0 => break, // the next write will say it
-                Err(e) => return Err(e).while_doing(|| "write"),
+        let len = match how.keep_mtime {
+            true => {
+                let _times = inode.times.lock();
+                keeping_mtime(&fd, || write_all(&fd, offset, data))?
             }
-        }
+            false => write_all(&fd, offset, data)?,
+        };
         Ok(Written {
             len,
             cleared_privileges,
         })
     }
-
     /// fallocate(2) with the modes that the kernel passes on.
     ///
     /// # Errors
@@ -218,7 +256,7 @@ impl Union {
     ) -> Result<bool> {
         let inode = self.inode(ino)?;
         let fd = self.write_fd(&inode)?;
-        let cleared = self.clear_privileges(&inode, Some(caller))?;
+        let cleared = self.clear_privileges(&inode, caller, Cause::Change)?;
         fd.mark_dirty();
         crate::upper::allocate(fd.fd(), mode, offset, len).while_doing(|| "allocate")?;
         Ok(cleared)
@@ -257,7 +295,7 @@ impl Union {
         let out = self.write_fd(&target)?;
         // After the copy-up, for both may be one file.
         let input = self.read_fd(&source)?;
-        let cleared_privileges = self.clear_privileges(&target, Some(caller))?;
+        let cleared_privileges = self.clear_privileges(&target, caller, Cause::Change)?;
         out.mark_dirty();
         let (mut read, mut written) = (from.1, to.1);
         let len = rustix::fs::copy_file_range(

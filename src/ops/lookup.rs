@@ -10,7 +10,6 @@ use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::{LayerId, Listing, Place, Stat, has_whiteout_xattr, scan};
 use crate::marker::nlink::{Base, Nlink};
 use crate::marker::origin::Origin;
-use crate::marker::whiteout::Dialect;
 use crate::marker::xattr::{Marker, Namespace};
 use crate::merge::{DirIndex, Found, Index, Stack, Top, merge};
 use crate::name::{NAME_MAX, Name, NameBuf};
@@ -121,10 +120,13 @@ impl Union {
         let mut listings: Vec<(LayerId, Listing)> = Vec::with_capacity(stack.layers().len());
         for &layer in stack.layers() {
             let listing = self.list(dir, layer, stack.top())?;
-            let opaque = listing.opaque;
+            let (opaque, redirected) = (listing.opaque, listing.redirected);
             listings.push((layer, listing));
             if opaque {
                 break;
+            }
+            if redirected {
+                self.refuse_redirect(dir, layer)?;
             }
         }
         if !stack.is_settled() {
@@ -135,6 +137,20 @@ impl Union {
             .is_some_and(|(layer, l)| Some(*layer) == self.upper_id() && l.impure);
         let index = Index::new(self.cookie_key(), impure, merge(listings, self.upper_id()));
         Ok(self.indexes.insert(dir.ino, index))
+    }
+
+    /// A directory whose lower part lies elsewhere must not be shown without it.
+    fn refuse_redirect(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<()> {
+        if self.layers.len() == usize::from(layer) + 1 {
+            return Ok(()); // nothing lies below the lowest layer
+        }
+        Err(Errno::PERM).while_doing(|| {
+            format!(
+                "{} was renamed by another overlay (overlay.redirect in layer {layer}), which is \
+                 not supported",
+                dir.path()
+            )
+        })
     }
 
     /// Reads the directory of one layer. What is missing below the top layer, or covered by a
@@ -309,10 +325,12 @@ impl Union {
         };
         if stat.attr.kind == Kind::File
             && stat.attr.size == 0
-            && self.may_be_whiteout(layer)
             && has_whiteout_xattr(fd.as_fd(), name)
         {
-            index.write().remove(name);
+            match in_upper {
+                true => index.write().set(name, Top::Whiteout, found.covers, 0),
+                false => index.write().remove(name),
+            }
             return Ok(None);
         }
         let id = self.real_id(layer, &stat);
@@ -346,14 +364,6 @@ impl Union {
             alias_layer: layer,
             stat,
         }))
-    }
-
-    /// Xattr whiteouts count in lowers always, in the upper where it may hold some.
-    fn may_be_whiteout(&self, layer: LayerId) -> bool {
-        match &self.upper {
-            Some(upper) if upper.layer == layer => upper.dialect == Dialect::Xattr,
-            _ => true,
-        }
     }
 
     /// The origin marker of an upper object.
@@ -420,6 +430,9 @@ impl Union {
         let Some(indexed) = upper.links.find(&name) else {
             return Ok(None);
         };
+        if !self.came_from(id.layer, &indexed)? {
+            return Ok(None);
+        }
         let real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
         let nlink = self.read_nlink(&indexed, &real, Some(stat.attr.nlink))?;
         Ok(Some(Known {
@@ -434,6 +447,23 @@ impl Union {
             alias_layer: id.layer,
             stat: real,
         }))
+    }
+
+    /// Whether an indexed hard link was copied up from `layer`; where nothing says so (the kernel
+    /// wrote it), it was.
+    fn came_from(&self, layer: LayerId, indexed: &Place) -> Result<bool> {
+        for namespace in Namespace::ALL {
+            if let Some(root) = indexed.get_xattr(namespace.name(Marker::Layer).as_bytes())? {
+                return Ok(self.root_handle(layer).is_none_or(|own| own == root));
+            }
+        }
+        Ok(true)
+    }
+
+    /// What names the root of a layer on disk.
+    pub(super) fn root_handle(&self, layer: LayerId) -> Option<Vec<u8>> {
+        let root = self.layer(layer).ok()?.root_place();
+        self.origin_of(layer, &root)?.encode()
     }
 
     /// The link count of an indexed hard link in the view.

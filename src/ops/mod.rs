@@ -4,9 +4,10 @@
 //! 1. `Inode::copying` of one object,
 //! 2. the rename lock (`Union::renames`), for renames across directories,
 //! 3. `Dir::change`: ancestor before descendant, else ascending number,
-//! 4. leaves, held for no system call: an index, table shards, an inode's state.
+//! 4. `Inode::times` of one object,
+//! 5. leaves, held for no system call: an index, table shards, an inode's state.
 //!
-//! Lookups and reads hold none of 1 to 3 over I/O, but for the first listing of a directory.
+//! Lookups and reads hold none of 1 to 4 over I/O, but for the first listing of a directory.
 
 mod attr;
 mod config;
@@ -36,7 +37,7 @@ pub use attr::{SetAttr, TimeChange};
 pub use config::{Config, UpperConfig, WhiteoutChoice};
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
-pub use file::Written;
+pub use file::{WriteHow, Written};
 pub use ioctl::IoctlReply;
 pub use lookup::Entry;
 pub use rename::RenameMode;

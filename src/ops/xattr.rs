@@ -25,14 +25,17 @@ impl Union {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// `ENODATA` if there is none, or the filesystem has none at all.
+    /// `ENODATA` if there is none; `EOPNOTSUPP` for a namespace that the layer does not have.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         let inode = self.inode(ino)?;
         let Ok(disk) = on_disk(name) else {
             return Err(Errno::NODATA.into());
         };
-        let value = self.with_place(&inode, |place| place.get_xattr(&disk))?;
-        value.ok_or(Errno::NODATA.into())
+        match self.with_place(&inode, |place| place.xattr(&disk)) {
+            // A layer without lists has none; EOPNOTSUPP would fail the kernel's own checks.
+            Err(Errno::OPNOTSUPP) if is_acl(name) => Err(Errno::NODATA.into()),
+            result => Ok(result?),
+        }
     }
 
     /// The names of all attributes, as shown in the view.

@@ -5,14 +5,36 @@ use rustix::io::Errno;
 /// Bit of `CAP_FSETID` in a capability mask: its holder's writes leave setuid and setgid alone.
 const CAP_FSETID: u32 = 4;
 
-/// Whether process `pid` holds CAP_FSETID effectively. One that cannot be asked does not.
-pub fn has_cap_fsetid(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return false;
-    };
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0)
+/// What a process may do with setuid and setgid bits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// It holds CAP_FSETID effectively.
+    pub cap_fsetid: bool,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Privileges {
+    /// Those of process `pid`; none if it cannot be asked.
+    pub fn of(pid: u32) -> Privileges {
+        match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+            Ok(status) => Privileges::parse(&status),
+            Err(_) => Privileges::default(),
+        }
+    }
+
+    fn parse(status: &str) -> Privileges {
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let caps = field("CapEff:").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        let groups = field("Groups:").unwrap_or_default();
+        Privileges {
+            cap_fsetid: caps.is_some_and(|caps| caps & (1 << CAP_FSETID) != 0),
+            groups: groups
+                .split_whitespace()
+                .filter_map(|g| g.parse().ok())
+                .collect(),
+        }
+    }
 }
 
 /// Runs `f` with this thread's umask set to `umask`; outside of it, it is 0 (the daemon's).
@@ -74,4 +96,27 @@ pub fn as_owner<T>(uid: u32, gid: u32, f: impl FnOnce() -> T) -> T {
         }
     };
     f()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_of_a_process() {
+        let text = "Name:\tx\nGroups:\t4 24 1000 \nCapEff:\t0000000000000010\n";
+        let groups = vec![4, 24, 1000];
+        assert_eq!(
+            Privileges::parse(text),
+            Privileges {
+                cap_fsetid: true,
+                groups
+            }
+        );
+        assert_eq!(
+            Privileges::parse("CapEff:\t0000000000000021\n"),
+            Privileges::default()
+        );
+        assert_eq!(Privileges::parse(""), Privileges::default());
+    }
 }

@@ -119,6 +119,9 @@ pub struct Inode {
     pub kids: AtomicU64,
     /// Held while the object is copied up; outermost of all locks.
     pub copying: Mutex<()>,
+    /// Held while the modification time of the real file is set, or put back after a write that must
+    /// not change it.
+    pub times: Mutex<()>,
     /// It may have setuid or setgid: a write has to look.
     pub setid: AtomicBool,
     /// It had writes that were not synced when their descriptor was closed; holds the errno of
@@ -149,6 +152,7 @@ impl Inode {
             lookups: AtomicU64::new(0),
             kids: AtomicU64::new(0),
             copying: Mutex::new(()),
+            times: Mutex::new(()),
             setid: AtomicBool::new(false),
             write_error: Mutex::new(None),
             state: RwLock::new(State {

@@ -9,7 +9,7 @@ use super::stage::Staged;
 use super::workdir::Upper;
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Result, WhileDoing};
-use crate::layer::Place;
+use crate::layer::{Place, refuse_metacopy};
 use crate::marker::xattr::{Marker, OnDisk, shown};
 
 /// What to copy.
@@ -44,15 +44,17 @@ impl Upper {
                 .place
                 .open_read()
                 .while_doing(|| "open a lower file")?;
+            refuse_metacopy(&from)?;
             copied = attr.size.min(source.keep);
             copy_data(&from, fd, copied).while_doing(|| "copy data up")?;
         }
         let to = staged.place();
+        // The owner before the attributes: changing it drops file capabilities.
+        set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
         copy_xattrs(source.place, &to)?;
         if let Some(origin) = source.origin {
             self.set_marker(&to, Marker::Origin, origin)?;
         }
-        set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
         if attr.kind != Kind::Symlink {
             set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
         }
