@@ -125,7 +125,8 @@ impl Subject {
                     ",index=off"
                 });
                 sys::mount("overlay", layers.mnt, "overlay", 0, &options).map_err(|errno| {
-                    format!("mount -t overlay -o {}: {errno:?}", options.display())
+                    let shown = options.display().to_string();
+                    format!("mount -t overlay -o {shown:.300}: {errno:?}")
                 })
             }
         }
