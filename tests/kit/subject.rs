@@ -125,7 +125,8 @@ impl Subject {
                     ",index=off"
                 });
                 sys::mount("overlay", layers.mnt, "overlay", 0, &options).map_err(|errno| {
-                    format!("mount -t overlay -o {}: {errno:?}", options.display())
+                    let shown = options.display().to_string();
+                    format!("mount -t overlay -o {shown:.300}: {errno:?}")
                 })
             }
         }
@@ -133,18 +134,32 @@ impl Subject {
 
     /// Unmounts politely; the daemon is gone afterwards, or the answer says why not.
     pub fn umount(&self, mnt: &Path, daemons: &[u32]) -> Result<(), String> {
-        match self {
-            Subject::Ours(_) => {
-                let mut command = Command::new(program());
-                finished(command.arg("umount").arg(mnt), Duration::from_secs(60))?;
-            }
-            Subject::Kernel | Subject::FuseOverlayfs => {
-                sys::umount(mnt, 0).map_err(|errno| format!("umount2: {errno:?}"))?;
+        // A child that another test has just forked holds our descriptors until it execs.
+        let end = Instant::now() + Duration::from_secs(3);
+        loop {
+            match self.try_umount(mnt) {
+                Ok(()) => break,
+                Err(why) if !why.to_lowercase().contains("busy") || Instant::now() > end => {
+                    return Err(why);
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
         // Ours has promised that its daemon is gone when the command returns.
         let patience = Duration::from_secs(if self.is_ours() { 0 } else { 10 });
         wait_gone(daemons, patience)
+    }
+
+    fn try_umount(&self, mnt: &Path) -> Result<(), String> {
+        match self {
+            Subject::Ours(_) => {
+                let mut command = Command::new(program());
+                finished(command.arg("umount").arg(mnt), Duration::from_secs(60))
+            }
+            Subject::Kernel | Subject::FuseOverlayfs => {
+                sys::umount(mnt, 0).map_err(|errno| format!("umount2: {errno:?}"))
+            }
+        }
     }
 }
 

@@ -172,8 +172,15 @@ impl Generator {
         special | self.random.u32(0..0o1000)
     }
 
-    fn id(&mut self) -> u32 {
-        [0, 1, 1000, 65_534, u32::MAX][self.random.usize(0..5)]
+    /// Never -1 twice: such a chown changes nothing but clears suid, and FUSE is not told of it.
+    fn owner(&mut self) -> (u32, u32) {
+        let ids = [0, 1, 1000, 65_534];
+        let id = ids[self.random.usize(0..ids.len())];
+        match self.random.u8(0..3) {
+            0 => (id, u32::MAX),
+            1 => (u32::MAX, id),
+            _ => (id, ids[self.random.usize(0..ids.len())]),
+        }
     }
 
     fn mtime(&mut self) -> (i64, i64) {
@@ -337,11 +344,10 @@ impl Generator {
                 at: self.any(),
                 mode: self.mode(),
             },
-            60..70 => Op::Chown {
-                at: self.any(),
-                uid: self.id(),
-                gid: self.id(),
-            },
+            60..70 => {
+                let (at, (uid, gid)) = (self.any(), self.owner());
+                Op::Chown { at, uid, gid }
+            }
             70..80 => Op::Utimens {
                 at: self.any(),
                 mtime: self.mtime(),
@@ -433,11 +439,10 @@ impl Generator {
                 slot,
                 mode: self.mode(),
             },
-            88..90 => Op::FdChown {
-                slot,
-                uid: self.id(),
-                gid: self.id(),
-            },
+            88..90 => {
+                let (uid, gid) = self.owner();
+                Op::FdChown { slot, uid, gid }
+            }
             90..93 => Op::FdUtimens {
                 slot,
                 mtime: self.mtime(),

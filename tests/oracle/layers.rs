@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+// No xattr whiteouts: kernel 6.18 never removes a directory that merges with one that holds any
+// (rmdir says ENOTEMPTY although it is empty). The mounted tests have them.
 const TOP: &str = "
 f both top=0 mtime=1.5
 d merged mode=0750 uid=3 gid=4 user.d=top
@@ -15,7 +17,6 @@ o opaque
 f opaque/only-top t
 w gone-dir
 w gone-file
-wx merged/xgone
 f dir-over-file/child c
 f file-over-dir f
 f links/a linked mtime=77.000000001
@@ -39,7 +40,6 @@ d merged mode=0700 user.d=middle
 f merged/middle pattern=70000
 f merged/shadowed middle-one
 f merged/hidden h
-f merged/xgone h
 f merged/sub/b bb
 d merged/sub/deep/er/est
 f merged/sub/deep/er/est/file bottom

@@ -2,7 +2,8 @@
 //! compares every answer and, time and again, the whole trees.
 //!
 //! UNIONMOUNT_ORACLE_OPS is the number of operations of all seeds together (20000), and
-//! UNIONMOUNT_ORACLE_SEED replays one seed alone.
+//! UNIONMOUNT_ORACLE_SEED replays one seed alone;
+//! UNIONMOUNT_ORACLE_TRACE prints every operation and the kernel's answer.
 
 #![allow(
     clippy::unwrap_used,

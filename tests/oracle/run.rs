@@ -36,6 +36,7 @@ struct Pair {
     generator: Generator,
     history: VecDeque<String>,
     sabotage: Option<u64>,
+    trace: bool,
     tally: Tally,
 }
 
@@ -86,6 +87,7 @@ impl Pair {
             generator: Generator::new(plan.seed),
             history: VecDeque::new(),
             sabotage: plan.sabotage,
+            trace: std::env::var_os("UNIONMOUNT_ORACLE_TRACE").is_some(),
             tally: Tally::new(),
         }
     }
@@ -189,10 +191,13 @@ impl Pair {
     }
 
     fn remember(&mut self, op: &Op, outcome: &Outcome) {
+        let text = format!("{op:?}");
+        if self.trace {
+            println!("{:6}  {text} -> {outcome:?}", self.done);
+        }
         if self.history.len() == REMEMBERED {
             self.history.pop_front();
         }
-        let text = format!("{op:?}");
         let kind = text.split(' ').next().unwrap().to_owned();
         let count = self.tally.entry(kind).or_default();
         match outcome {
