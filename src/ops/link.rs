@@ -31,7 +31,7 @@ impl Union {
             return Err(Errno::NOENT.into());
         }
         let place = self.place(&inode)?;
-        self.store_nlink(upper, &inode, &place, 0)?;
+        self.store_nlink(upper, &inode, &place)?;
         if inode.state().has_origin {
             self.note_impure(upper, &dir, &dir_fd);
         }

@@ -16,6 +16,7 @@ mod copy_up;
 mod create;
 mod dir;
 mod file;
+mod hard_link;
 mod ioctl;
 mod link;
 mod lookup;

@@ -147,40 +147,9 @@ impl Union {
         }
     }
 
-    /// A hard link of a lower is copied up before it loses a name: the count of the names that are
-    /// left is kept with the copy.
-    pub(super) fn prepare_hard_link(&self, inode: &Arc<Inode>) -> Result<()> {
-        if self.upper_id() == Some(inode.id().layer) || self.stat(inode)?.attr.nlink <= 1 {
-            return Ok(());
-        }
-        self.copy_up(inode, super::copy_up::ALL)
-    }
-
-    /// Gives an indexed hard link its name in the upper before that name is changed, as the kernel
-    /// does, so that real and union counts move together.
-    pub(super) fn link_up_if_linked(
-        &self,
-        upper: &Upper,
-        inode: &Arc<Inode>,
-        dir: &Arc<Inode>,
-        name: &Name,
-    ) -> Result<()> {
-        if inode.state().link.is_some() {
-            self.link_up(upper, inode, dir, name)?;
-        }
-        Ok(())
-    }
-
-    fn has_upper_alias(&self, upper: &Upper, inode: &Inode, dir: &Inode, name: &Name) -> bool {
-        inode
-            .state()
-            .names
-            .iter()
-            .any(|a| a.is(dir, name) && a.layer == upper.layer)
-    }
-
     /// Before an object loses the name `at` in the upper: stores the link count of a hard link, and
-    /// pins what the kernel still knows and would not be reached any more.
+    /// pins what would not be reached any more. Also if the kernel does not know the object: until
+    /// it has left the table, its number must not be used again by another.
     pub(super) fn before_removal(
         &self,
         upper: &Upper,
@@ -189,7 +158,7 @@ impl Union {
     ) -> Result<()> {
         let Some((dir, name)) = at else { return Ok(()) };
         let place = Place::at(Arc::clone(dir), name);
-        self.store_nlink(upper, inode, &place, 0)?;
+        self.store_nlink(upper, inode, &place)?;
         let state = inode.state();
         let others = state
             .names
@@ -203,9 +172,7 @@ impl Union {
             .is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
         let pinned = state.pin.is_some();
         drop(state);
-        let known =
-            inode.lookups.load(Ordering::Relaxed) > 0 || inode.kids.load(Ordering::Relaxed) > 0;
-        if others || indexed || pinned || !known {
+        if others || indexed || pinned {
             return Ok(());
         }
         let pin = self.make_pin(upper, inode, &place)?;

@@ -125,6 +125,13 @@ impl Union {
         if source.kind == Kind::Dir && is_below(new_dir, source) {
             return Err(Errno::INVAL.into());
         }
+        if target.is_some_and(|t| t.kind == Kind::Dir && is_below(dir, t)) {
+            // The target holds the source: not empty, and its lock is held already.
+            return Err(match mode {
+                RenameMode::Exchange => Errno::INVAL.into(),
+                _ => Errno::NOTEMPTY.into(),
+            });
+        }
         self.moves.fetch_add(1, Ordering::AcqRel);
         let result = match mode {
             RenameMode::Exchange => self.swap(upper, &from, &to, &found, new_found.as_ref()),
@@ -295,9 +302,6 @@ impl Union {
         else {
             return Err(Errno::NOENT.into());
         };
-        if target.kind == Kind::Dir && is_below(from.dir, target) {
-            return Err(Errno::INVAL.into());
-        }
         self.link_up_if_linked(upper, source, from.dir, from.name)?;
         self.link_up_if_linked(upper, target, to.dir, to.name)?;
         for (side, inode, other) in [(from, source, new_found), (to, target, found)] {

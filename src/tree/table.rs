@@ -101,16 +101,17 @@ impl Table {
         inode
     }
 
-    /// `inode` was copied up from `old` to `new`, which leads to it from now on; so does `old`
-    /// still, if `keep_old` (it has other names).
-    pub fn moved(&self, inode: &Inode, old: RealId, new: RealId, keep_old: bool) {
-        if self.devices.wanted(new.dev, new.ino) != Some(inode.ino) {
-            self.displaced.insert(new, inode.ino);
+    /// `id`, which nobody has seen yet, will be that of `inode`.
+    pub fn announce(&self, inode: &Inode, id: RealId) {
+        if self.devices.wanted(id.dev, id.ino) != Some(inode.ino) {
+            self.displaced.insert(id, inode.ino);
         }
-        if !keep_old {
-            self.displaced
-                .remove_if(&old, |_, number| *number == inode.ino);
-        }
+    }
+
+    /// `id` is that of `inode` no more.
+    pub fn retire(&self, inode: &Inode, id: RealId) {
+        self.displaced
+            .remove_if(&id, |_, number| *number == inode.ino);
     }
 
     /// `lower` leads to `inode` too: it was copied up to it.

@@ -186,7 +186,7 @@ impl Upper {
             place: &place,
             attr: &stat.attr,
             keep: 0,
-            origin: None,
+            markers: &[],
         };
         let staged = self.stage_copy(&source)?.staged;
         self.set_marker(&staged.place(), crate::marker::xattr::Marker::Opaque, b"y")?;
