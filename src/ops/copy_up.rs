@@ -17,7 +17,7 @@ use crate::marker::xattr::Marker;
 use crate::merge::Top;
 use crate::name::Name;
 use crate::tree::{Inode, Pin, RealId, UnionLink};
-use crate::upper::{Copied, SetTime, Source, Staged, Upper, set_times};
+use crate::upper::{Copied, SetTime, Source, Staged, Upper, set_times, writable_for_a_moment};
 
 /// All of the data.
 pub(super) const ALL: u64 = u64::MAX;
@@ -70,7 +70,9 @@ impl Union {
         let old = dir.id();
         let origin = self.origin_of(old.layer, &place);
         let Copied {
-            staged, has_origin, ..
+            mut staged,
+            has_origin,
+            ..
         } = self.stage(upper, &place, &stat, 0, &origin_marker(origin.as_ref()))?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
         self.publish_copy(upper, &parent, &parent_fd, has_origin, |dir_fd| {
@@ -120,17 +122,22 @@ impl Union {
         parent: &Inode,
         parent_fd: &Arc<OwnedFd>,
         has_origin: bool,
-        publish: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
+        mut publish: impl FnMut(&OwnedFd) -> Result<(), Errno>,
     ) -> Result<()> {
         let place = Place::Fd(Arc::clone(parent_fd));
         if has_origin {
             self.note_impure(upper, parent, parent_fd);
         }
+        let _times = parent.times.lock();
         let times = place
             .stat()
             .while_doing(|| "stat a directory of the upper")?
             .attr;
-        publish(parent_fd).while_doing(|| "publish a copy")?;
+        let published = match publish(parent_fd) {
+            Err(Errno::ACCESS) => writable_for_a_moment(&place, || publish(parent_fd)),
+            published => published,
+        };
+        published.while_doing(|| "publish a copy")?;
         let (atime, mtime) = (SetTime::To(times.atime), SetTime::To(times.mtime));
         best_effort(
             "restore the times of a directory",
@@ -145,8 +152,9 @@ impl Union {
         if index.as_ref().is_some_and(|i| i.read().impure) {
             return;
         }
-        upper.set_impure(fd);
-        if let Some(index) = index {
+        if upper.set_impure(fd)
+            && let Some(index) = index
+        {
             index.write().impure = true;
         }
     }
@@ -236,7 +244,7 @@ impl Union {
         &self,
         upper: &Upper,
         inode: &Arc<Inode>,
-        staged: Staged<'_>,
+        mut staged: Staged<'_>,
         landing: &Landing,
     ) -> Result<()> {
         loop {

@@ -49,7 +49,7 @@ impl Union {
         &self,
         upper: &Upper,
         inode: &Arc<Inode>,
-        staged: Staged<'_>,
+        mut staged: Staged<'_>,
         index_name: &Name,
         landing: &Landing,
     ) -> Result<()> {

@@ -109,15 +109,18 @@ impl Union {
     /// `ENOTEMPTY` unless `dir`, whose change lock the caller holds, shows no name.
     pub(super) fn require_empty(&self, dir: &Arc<Inode>) -> Result<()> {
         let index = self.index_locked(dir)?;
-        let names: Vec<NameBuf> = index
-            .read()
-            .after(0)
-            .take(2)
-            .map(|(_, e)| e.name().into())
-            .collect();
-        for name in names {
+        loop {
+            let first = index
+                .read()
+                .after(0)
+                .next()
+                .map(|(_, e)| NameBuf::from(e.name()));
+            let Some(name) = first else { return Ok(()) };
             match self.child_locked(dir, &name, Count::No) {
                 // An empty file that turned out to be a whiteout has left the index by now.
+                Err(e) if e.errno() == Errno::NOENT && index.read().shows(&name) => {
+                    return Err(Errno::NOTEMPTY.into());
+                }
                 Err(e) if e.errno() == Errno::NOENT => {}
                 Ok((inode, _)) => {
                     self.reap(inode);
@@ -125,11 +128,7 @@ impl Union {
                 }
                 Err(_) => return Err(Errno::NOTEMPTY.into()),
             }
-            if index.read().visible() > 0 {
-                return self.require_empty(dir);
-            }
         }
-        Ok(())
     }
 
     /// What `dir` has at `name`, if that still is `inode`, and whether a lower shows the name; the
@@ -198,7 +197,8 @@ impl Union {
 
     /// The removal failed: the object is reached by its name as before.
     pub(super) fn undo_pin(&self, inode: &Inode) {
-        match inode.state_mut().pin.take() {
+        let pin = inode.state_mut().pin.take();
+        match pin {
             Some(Pin::Fd(_)) => {
                 self.counters.pins.fetch_sub(1, Ordering::Relaxed);
             }
@@ -234,6 +234,10 @@ impl Union {
             link.nlink = link.nlink.saturating_sub(1);
             if link.nlink == 0 {
                 unindexed = link.index_name.take();
+                if unindexed.is_none() {
+                    // Memory alone knew of the link and was kept for it.
+                    inode.kids.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
         let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0)

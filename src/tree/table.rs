@@ -84,20 +84,30 @@ impl Table {
             update(&found, false);
             return Arc::clone(&found);
         }
-        let number = match self.by_number.entry(number) {
+        // The place is kept locked until it is filled: another object may want the same number.
+        let inode = match self.by_number.entry(number) {
             Entry::Occupied(entry) if is_it(entry.get()) => {
                 update(entry.get(), false);
                 return Arc::clone(entry.get());
             }
-            Entry::Occupied(_) => self.devices.synthetic(),
-            Entry::Vacant(_) => number,
+            Entry::Occupied(entry) => {
+                drop(entry);
+                let number = self.devices.synthetic();
+                let inode = Arc::new(make(number));
+                update(&inode, true);
+                self.by_number.insert(number, Arc::clone(&inode));
+                inode
+            }
+            Entry::Vacant(entry) => {
+                let inode = Arc::new(make(number));
+                update(&inode, true);
+                entry.insert(Arc::clone(&inode));
+                inode
+            }
         };
-        let inode = Arc::new(make(number));
-        update(&inode, true);
-        if natural != Some(number) {
-            displaced.insert(number);
+        if natural != Some(inode.ino) {
+            displaced.insert(inode.ino);
         }
-        self.by_number.insert(number, Arc::clone(&inode));
         inode
     }
 

@@ -186,8 +186,9 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), 
     while read < end {
         let chunk = (end - read).min(1 << 30) as usize;
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), chunk) {
-            Ok(0) => return Ok(()), // the file became shorter: what is missing reads as zeros
-            Ok(_) => {}
+            Ok(1..) => {}
+            // Some filesystems answer 0 for what they cannot do: the reads find the real end.
+            Ok(0) => return copy_by_hand(from, to, read, end),
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO) => {
                 return copy_by_hand(from, to, read, end);
             }
