@@ -391,7 +391,8 @@ impl Drop for Mounts<'_> {
     fn drop(&mut self) {
         for bind in self.binds.drain(..).rev() {
             let mut umount = Command::new("umount");
-            complain(umount.args(["--recursive", "--lazy"]).arg(&bind));
+            // Lazy takes all below it along, which in a user namespace cannot go one by one.
+            complain(umount.arg("--lazy").arg(&bind));
         }
         if let Some(union) = self.union.take() {
             complain(Command::new(self.program).arg("umount").arg(&union));
