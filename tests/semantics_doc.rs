@@ -50,8 +50,7 @@ fn every_promise_names_a_test() {
     let text = std::fs::read_to_string(root.join("docs/SEMANTICS.md")).unwrap();
     for item in text.split("\n- ").skip(1) {
         let item = item.split("\n\n").next().unwrap_or_default();
-        // Markdown knows no other way to break a long line than between words.
-        let joined = item.replace('\n', " ");
+        let joined = item.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             !references(&joined).is_empty() || joined.contains("No test"),
             "without a test: {joined}"
