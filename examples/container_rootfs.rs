@@ -493,18 +493,11 @@ impl Changes {
                 .lowers
                 .iter()
                 .find_map(|l| l.join(&path).symlink_metadata().ok());
-            let (is_dir, was_dir) = (metadata.is_dir(), below.as_ref().map(Metadata::is_dir));
-            match (is_whiteout(&metadata), &below) {
-                (true, _) => drop(self.paths.insert(path, 'D')),
-                (false, None) => {
-                    self.paths.insert(path.clone(), 'A');
-                }
-                // A directory is copied up for what is in it; that is no change to speak of.
-                (false, Some(_)) if is_dir && was_dir == Some(true) => {}
-                (false, Some(_)) => drop(self.paths.insert(path.clone(), 'C')),
+            if let Some(change) = change(&metadata, below.as_ref()) {
+                self.paths.insert(path.clone(), change);
             }
-            if is_dir {
-                self.walk(place, &dir.join(entry.file_name()))?;
+            if metadata.is_dir() {
+                self.walk(place, &path)?;
             }
         }
         Ok(())
@@ -523,6 +516,20 @@ impl Changes {
             println!("... and {} more", self.paths.len() - SHOWN);
         }
     }
+}
+
+/// What an object of the upper means: A for added, C changed, D deleted.
+fn change(upper: &Metadata, below: Option<&Metadata>) -> Option<char> {
+    let Some(below) = below else {
+        return (!is_whiteout(upper)).then_some('A');
+    };
+    if is_whiteout(upper) {
+        return Some('D');
+    }
+    let of = |m: &Metadata| (m.mode(), m.uid(), m.gid());
+    // A directory may have been copied up only for what is in it.
+    let only_a_parent = upper.is_dir() && of(upper) == of(below);
+    (!only_a_parent).then_some('C')
 }
 
 /// The default form of a deletion: a character device 0, 0.
