@@ -158,8 +158,6 @@ use_sqlite() {
 import sqlite3, sys
 who, n = sys.argv[1], 300
 db = sqlite3.connect("/srv/data.db", timeout=60, isolation_level=None)
-db.execute("pragma journal_mode=wal")
-db.execute("create table if not exists t(who, n, body, primary key(who, n)) without rowid")
 for i in range(n):
     db.execute("begin immediate")
     for k in range(5):
@@ -170,6 +168,8 @@ for i in range(n):
     rows = db.execute("select count(*) from t where who = ?", (who,)).fetchone()[0]
     assert rows == 5 * (i + 1) - (i + 1) // 3, (i, rows)
 END
+    sqlite3 /srv/data.db 'pragma journal_mode=wal;
+        create table t(who, n, body, primary key(who, n)) without rowid;' >"$R/sqlite"
     python3 /srv/writer.py a &
     first=$!
     python3 /srv/writer.py b &
@@ -178,7 +178,7 @@ END
     wait $second
     sqlite3 /srv/data.db 'pragma integrity_check; pragma wal_checkpoint(truncate);
         pragma journal_mode=delete; pragma integrity_check; select who, count(*) from t group by who;' \
-        >"$R/sqlite"
+        >>"$R/sqlite"
     sqlite3 /srv/data.db .dump | sha256sum >>"$R/sqlite"
     cp /srv/data.db /srv/copy.db
     sqlite3 /srv/copy.db 'delete from t where n % 2; vacuum; pragma integrity_check;' >>"$R/sqlite"
