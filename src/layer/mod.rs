@@ -2,10 +2,10 @@
 //!
 //! Nothing here knows of other layers, and nothing here changes a layer.
 
-mod layer;
 mod place;
+mod root;
 mod scan;
 
-pub use layer::{Layer, LayerId, clone_common_mount};
 pub use place::{Place, Stat, refuse_metacopy, supports_acl};
+pub use root::{Layer, LayerId, clone_common_mount};
 pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};

@@ -62,8 +62,9 @@ pub fn merge(
             delete(&mut view, name);
         }
         for entry in listing.entries {
-            let covers = is_upper && below(&view, &entry.name)
-                || is_upper && kept_apart.get(&entry.name).copied().unwrap_or(false);
+            let covers = is_upper
+                && (below(&view, &entry.name)
+                    || kept_apart.get(&entry.name).copied().unwrap_or(false));
             let top = match (entry.kind, view.get(&entry.name).map(|m| &m.top)) {
                 (Kind::Dir, Some(Top::Dir(lower))) => Top::Dir(
                     std::iter::once(layer)

@@ -348,10 +348,11 @@ impl Union {
             };
             return Ok(Some(self.identify_upper(id, &stat, &place, origin)?));
         }
-        if stat.attr.kind != Kind::Dir && stat.attr.nlink > 1 {
-            if let Some(known) = self.identify_linked(id, &stat, &place)? {
-                return Ok(Some(known));
-            }
+        if stat.attr.kind != Kind::Dir
+            && stat.attr.nlink > 1
+            && let Some(known) = self.identify_linked(id, &stat, &place)?
+        {
+            return Ok(Some(known));
         }
         let wanted = self.table.devices().wanted(id.dev, id.ino);
         let (lower_id, link, has_origin) = (None, None, false);

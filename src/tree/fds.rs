@@ -79,7 +79,8 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
             Some(old) => evicted.push((key, old.value)),
             None => inner.queue.push_back(key),
         }
-        let mut tries = inner.queue.len() * 2;
+        // A few each time: where most must be kept, a search for room would take all of them.
+        let mut tries = 8;
         while inner.slots.len() > self.capacity && tries > 0 {
             tries -= 1;
             let Some(oldest) = inner.queue.pop_front() else {
@@ -161,5 +162,10 @@ mod tests {
             assert!(cache.insert(k, Arc::new(k), |_| true).is_empty());
         }
         assert_eq!(cache.len(), 10);
+        // Once they may go, a few go with each insertion.
+        for k in 10..20 {
+            cache.insert(k, Arc::new(k), |_| false);
+        }
+        assert_eq!(cache.len(), 2);
     }
 }

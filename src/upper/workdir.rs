@@ -183,21 +183,20 @@ fn refuse_incompat(workdir: BorrowedFd<'_>, path: &Path) -> Result<(), SetupErro
         Err(Errno::NOENT | Errno::ACCESS) => return Ok(()),
         Err(e) => return Err(SetupError::at("read workdir", path, e)),
     };
-    for name in entries(incompat.as_fd()).map_err(|e| SetupError::at("read workdir", path, e))? {
-        let feature = String::from_utf8_lossy(&name);
-        let marker = path.join("work/incompat").join(&*feature);
-        return Err(SetupError::new(if feature == "volatile" {
-            format!(
-                "workdir {path:?} was last used by a volatile mount, so the upper may have lost \
-                 data if the machine crashed since: check or discard the upper, then remove {marker:?}"
-            )
-        } else {
-            format!(
-                "workdir {path:?} was left with the unknown feature {feature:?}: see {marker:?}"
-            )
-        }));
-    }
-    Ok(())
+    let found = entries(incompat.as_fd()).map_err(|e| SetupError::at("read workdir", path, e))?;
+    let Some(name) = found.first() else {
+        return Ok(());
+    };
+    let feature = String::from_utf8_lossy(name);
+    let marker = path.join("work/incompat").join(&*feature);
+    Err(SetupError::new(if feature == "volatile" {
+        format!(
+            "workdir {path:?} was last used by a volatile mount, so the upper may have lost \
+             data if the machine crashed since: check or discard the upper, then remove {marker:?}"
+        )
+    } else {
+        format!("workdir {path:?} was left with the unknown feature {feature:?}: see {marker:?}")
+    }))
 }
 
 fn mark_volatile(work: BorrowedFd<'_>) -> Result<(), Errno> {
