@@ -29,7 +29,7 @@ utime_now = {}
 utimensat = {}
 [settings]
 naptime = 0.01
-allow_remount = true
+allow_remount = ALLOW
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
@@ -68,16 +68,21 @@ fn run(subject: &Subject) {
         .mount_as(subject);
     let helper = MountHelper::new(&lab);
     for place in [lab.mnt(), lab.at("below")] {
-        check(subject, &place, &suite(&lab, &helper, &place));
+        // One process cannot run all: open::einval_invalid_combination keeps removed files open, and
+        // with such files no filesystem of Linux can be remounted read-only.
+        let mut said = suite(&lab, &helper, &place, None);
+        said.push_str(&suite(&lab, &helper, &place, Some("erofs")));
+        check(subject, &place, &said);
     }
     lab.expect_paths("below below/deep below/file other");
     lab.expect_same_after_remount();
 }
 
-/// What the suite says of each case.
-fn suite(lab: &Lab, helper: &MountHelper, place: &Path) -> String {
+/// What the suite says of each case, or of those that remount.
+fn suite(lab: &Lab, helper: &MountHelper, place: &Path, only: Option<&str>) -> String {
     let config = lab.aside("pjdfstest.toml");
-    sys::put(&config, CONFIG.as_bytes()).unwrap();
+    let allow = only.is_some().to_string();
+    sys::put(&config, CONFIG.replace("ALLOW", &allow).as_bytes()).unwrap();
     let secondary = lab.aside("secondary");
     std::fs::create_dir_all(&secondary).unwrap();
     let done = Command::new("unshare")
@@ -95,6 +100,7 @@ fn suite(lab: &Lab, helper: &MountHelper, place: &Path) -> String {
         .arg(&secondary)
         .arg("-p")
         .arg(place)
+        .args(only)
         .env("NO_COLOR", "1")
         .output()
         .unwrap();
@@ -110,24 +116,30 @@ fn suite(lab: &Lab, helper: &MountHelper, place: &Path) -> String {
 
 /// Each case must end as it should, those that fail included.
 fn check(subject: &Subject, place: &Path, said: &str) {
-    let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
-    wanted.extend(expected::FAIL.iter().map(|&name| (name, "FAILED")));
-    wanted.extend(expected::SKIPPED.iter().map(|&name| (name, "skipped")));
-    let mut faults = Vec::new();
-    let mut total = 0;
     let lines: Vec<&str> = said.lines().collect();
+    // A case that the first run skipped has its result in the second.
+    let mut results = BTreeMap::new();
     for (n, line) in lines.iter().enumerate() {
-        let Some((name, result)) = case(line) else {
-            continue;
-        };
-        total += 1;
-        let want = wanted.remove(name).unwrap_or("ok");
-        if result != want {
-            let why = lines[n + 1..].iter().take(3).copied().collect::<Vec<_>>();
-            faults.push(format!("{name}: {result}, not {want}: {}", why.join(" ")));
+        if let Some((name, result)) = case(line) {
+            results.insert(name, (result, &lines[n + 1..]));
         }
     }
-    faults.extend(wanted.keys().map(|name| format!("{name}: did not run")));
+    let mut faults = Vec::new();
+    for (name, (result, rest)) in &results {
+        let want = match () {
+            () if expected::FAIL.contains(name) => "FAILED",
+            () if expected::SKIPPED.contains(name) => "skipped",
+            () => "ok",
+        };
+        if *result != want {
+            let why = rest.iter().take(3).copied().collect::<Vec<_>>().join(" ");
+            faults.push(format!("{name}: {result}, not {want}: {why}"));
+        }
+    }
+    let total = results.len();
+    let listed = expected::FAIL.iter().chain(expected::SKIPPED);
+    let missing = listed.filter(|name| !results.contains_key(*name));
+    faults.extend(missing.map(|name| format!("{name}: did not run")));
     if total != expected::TOTAL {
         faults.push(format!("{total} cases, not {}", expected::TOTAL));
     }
