@@ -6,14 +6,14 @@ umask 022
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C TZ=UTC
 export DEBIAN_FRONTEND=noninteractive SOURCE_DATE_EPOCH=1700000000 PYTHONHASHSEED=0
 R=/result
-mkdir "$R"
+mkdir -p "$R"
 
 step() {
     echo "$(date +%s.%N) $1" >>"$R/timings"
     echo "== $1"
 }
 
-install_packages() {
+do_packages() {
     dpkg -V >"$R/verify-before" || echo "status $?" >>"$R/verify-before"
     apt-get install -y -q --no-install-recommends --reinstall /debs/*.deb
     getcap /usr/bin/ping >"$R/capabilities"
@@ -25,7 +25,7 @@ install_packages() {
     dpkg --audit >"$R/audit"
 }
 
-build_program() {
+do_program() {
     mkdir -p /srv/program/src
     cd /srv/program
     printf 'int twice(int);\nint thrice(int);\n' >src/all.h
@@ -61,7 +61,7 @@ END
     ./stripped >>"$R/program"
 }
 
-compile_python() {
+do_python() {
     python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3.11
     python3 -c 'import json, sqlite3, ssl, email, xml.dom; print("imports work")' >"$R/python"
     cat >/srv/files.py <<'END'
@@ -84,7 +84,7 @@ END
     python3 /srv/files.py >>"$R/python"
 }
 
-use_git() {
+do_git() {
     export GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000'
     git config --global user.name Tester
     git config --global user.email tester@example.org
@@ -124,7 +124,7 @@ use_git() {
     done
 }
 
-use_tar() {
+do_tar() {
     normal='--sort=name --format=posix --mtime=@1700000000 --numeric-owner
         --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime'
     # shellcheck disable=SC2086
@@ -141,7 +141,7 @@ use_tar() {
     rm /srv/plain.tar
 }
 
-use_rsync() {
+do_rsync() {
     mkdir /srv/copies
     for tree in usr/share etc usr/lib/git-core; do
         rsync -aHAX "/$tree/" "/srv/copies/$(basename $tree)/"
@@ -153,7 +153,7 @@ use_rsync() {
     rsync -aHAXc --itemize-changes --delete /etc/ /srv/copies/etc/ >"$R/rsync-repairs"
 }
 
-use_sqlite() {
+do_sqlite() {
     cat >/srv/writer.py <<'END'
 import sqlite3, sys
 who, n = sys.argv[1], 300
@@ -184,7 +184,7 @@ END
     sqlite3 /srv/copy.db 'delete from t where n % 2; vacuum; pragma integrity_check;' >>"$R/sqlite"
 }
 
-move_trees() {
+do_trees() {
     rm -rf /usr/share/doc
     cp -a /usr/share/zoneinfo /srv/zoneinfo
     diff -r --no-dereference /usr/share/zoneinfo /srv/zoneinfo
@@ -216,7 +216,7 @@ move_trees() {
     dd if=/dev/urandom of=/dev/null bs=64k count=4 2>/dev/null
 }
 
-use_users() {
+do_users() {
     groupadd workers
     useradd -m -G workers -s /bin/sh alice
     useradd -m bob
@@ -232,7 +232,7 @@ use_users() {
     getfacl -pR /usr/local/share >"$R/acls"
 }
 
-look_at_all() {
+do_look() {
     find / -xdev -path "$R" -prune -o -not -type d -printf '%p %y %m %U %G %n %l\n' | sort >"$R/find-files"
     find / -xdev -path "$R" -prune -o -type d -printf '%p %m %U %G\n' | sort >"$R/find-dirs"
     find /usr -xdev -type f -links +1 -printf '%p\n' | sort >"$R/find-links"
@@ -240,14 +240,10 @@ look_at_all() {
     sync
 }
 
-step packages; install_packages
-step program; build_program
-step python; compile_python
-step git; use_git
-step tar; use_tar
-step rsync; use_rsync
-step sqlite; use_sqlite
-step trees; move_trees
-step users; use_users
-step look; look_at_all
+# All steps in their order, or those that are named.
+for name in ${*:-packages program python git tar rsync sqlite trees users look}; do
+    step "$name"
+    cd /
+    "do_$name"
+done
 step end
