@@ -68,8 +68,8 @@ fn run(subject: &Subject) {
         .mount_as(subject);
     let helper = MountHelper::new(&lab);
     for place in [lab.mnt(), lab.at("below")] {
-        // One process cannot run all: open::einval_invalid_combination keeps removed files open, and
-        // with such files no filesystem of Linux can be remounted read-only.
+        // One process cannot run all: open::einval_invalid_combination keeps removed files open,
+        // and with such files no filesystem of Linux can be remounted read-only.
         let mut said = suite(&lab, &helper, &place, None);
         said.push_str(&suite(&lab, &helper, &place, Some("erofs")));
         check(subject, &place, &said);

@@ -61,10 +61,10 @@ impl DebianRoot {
         sys::chmod(&self.dir, 0o755).unwrap();
         let base = self.dir.join("base");
         bootstrap(&base);
-        let install = "apt-get -q -o APT::Sandbox::User=root -o Binary::apt-get::APT::Keep-Downloaded-Packages=1 \
-                       install -y --no-install-recommends";
-        let tools =
-            format!("apt-get -q -o APT::Sandbox::User=root update && {install} {BUILD_TOOLS}");
+        let apt = "apt-get -q -o APT::Sandbox::User=root \
+                   -o Binary::apt-get::APT::Keep-Downloaded-Packages=1";
+        let install = format!("{apt} install -y --no-install-recommends");
+        let tools = format!("{apt} update && {install} {BUILD_TOOLS}");
         self.layer("tools", &["base"], &tools);
         let languages = format!("{install} {LANGUAGES}");
         self.layer("languages", &["tools", "base"], &languages);

@@ -43,7 +43,7 @@ fn real_work_in_a_debian_root() {
     kernel.lab.remount_as(&Subject::ours(&[]));
     let seen = kernel.tree(&mut faults);
     faults.compare("the kernel; ours on its upper", &wanted, &seen);
-    kernel.as_lower(&root, &mut faults);
+    kernel.as_lower("the kernel's upper as a lower", &root, &mut faults);
     drop(kernel);
 
     // A root has more users than the one that mounts.
@@ -59,7 +59,11 @@ fn real_work_in_a_debian_root() {
         run.lab.remount_as(&Subject::Kernel);
         let seen = run.tree(&mut faults);
         faults.compare(&format!("{name}; the kernel on its upper"), &done, &seen);
-        run.as_lower(&root, &mut faults);
+        run.as_lower(
+            &format!("the upper of {name} as a lower"),
+            &root,
+            &mut faults,
+        );
     }
 
     let turns = in_turns(&root, &mut faults);
@@ -120,7 +124,7 @@ impl Run {
     }
 
     /// Unmounts, and compares what the kernel and we show where this upper is the topmost lower.
-    fn as_lower(&mut self, root: &DebianRoot, faults: &mut Faults) {
+    fn as_lower(&mut self, what: &str, root: &DebianRoot, faults: &mut Faults) {
         self.lab.umount();
         let mut lowers = vec![self.lab.upper_dir()];
         lowers.extend(root.lowers());
@@ -128,8 +132,7 @@ impl Run {
         let kernel = tree(&lab, self.since, faults);
         lab.remount_as(&Subject::ours(&[]));
         let ours = tree(&lab, self.since, faults);
-        let name = format!("the upper of {:?} as a lower", self.lab.subject());
-        faults.compare(&format!("the kernel; ours, {name}"), &kernel, &ours);
+        faults.compare(&format!("the kernel; ours: {what}"), &kernel, &ours);
     }
 }
 
