@@ -18,7 +18,7 @@ use crate::marker::xattr::Marker;
 use crate::merge::Top;
 use crate::name::{Name, NameBuf};
 use crate::tree::{Inode, Pin, UnionLink};
-use crate::upper::{SetTime, Source, Staged, Upper, set_times};
+use crate::upper::{Copied, SetTime, Source, Staged, Upper, set_times};
 
 /// All of the data.
 pub(super) const ALL: u64 = u64::MAX;
@@ -70,21 +70,24 @@ impl Union {
         let stat = place.stat().while_doing(|| "stat a lower directory")?;
         let old = dir.id();
         let origin = self.origin_of(old.layer, &place);
-        let (staged, ..) = self.stage(upper, &place, &stat, 0, origin.as_ref())?;
+        let Copied {
+            staged, has_origin, ..
+        } = self.stage(upper, &place, &stat, 0, origin.as_ref())?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
-        self.publish_copy(upper, &parent, &parent_fd, origin.is_some(), |dir_fd| {
+        self.publish_copy(upper, &parent, &parent_fd, has_origin, |dir_fd| {
             staged.publish_new(dir_fd, &name)
         })?;
         let new = self.real_id(upper.layer, &copy);
         {
             let mut state = dir.state_mut();
             state.id = new;
-            state.has_origin = origin.is_some();
+            state.has_origin = has_origin;
             for alias in &mut state.names {
                 alias.layer = upper.layer;
             }
         }
         self.table.moved(dir, old, new, false);
+        self.remember_number(new, dir.ino, origin.as_ref().filter(|_| has_origin));
         let stack = own.stack().with_upper(upper.layer);
         let top = Top::Dir(stack.layers().into());
         own.set_stack(stack);
@@ -100,7 +103,7 @@ impl Union {
         stat: &Stat,
         keep: u64,
         origin: Option<&Origin>,
-    ) -> Result<(Staged<'a>, u64, Option<OwnedFd>)> {
+    ) -> Result<Copied<'a>> {
         let origin = origin.and_then(Origin::encode);
         let source = Source {
             place,
@@ -176,9 +179,14 @@ impl Union {
         }
         let linked = stat.attr.nlink > 1 && !inode.is_removed();
         let origin = self.origin_of(old.layer, &place);
-        let (staged, copied, fd) = self.stage(upper, &place, &stat, keep, origin.as_ref())?;
+        let Copied {
+            staged,
+            bytes,
+            fd,
+            has_origin,
+        } = self.stage(upper, &place, &stat, keep, origin.as_ref())?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
-        let index_name = if linked {
+        let index_name = if linked && has_origin {
             origin.as_ref().and_then(Origin::index_name)
         } else {
             None
@@ -189,7 +197,7 @@ impl Union {
         let new = self.real_id(upper.layer, &copy);
         {
             let mut state = inode.state_mut();
-            state.has_origin = origin.is_some();
+            state.has_origin = has_origin;
             if linked {
                 state.lower_id = Some(old);
                 state.link = Some(UnionLink {
@@ -213,13 +221,14 @@ impl Union {
         }
         inode.state_mut().id = new;
         self.table.moved(inode, old, new, linked);
+        self.remember_number(new, inode.ino, origin.as_ref().filter(|_| has_origin));
         if let Some(fd) = fd {
             self.remember_fd(inode, FileFd::new(fd, new, true));
         }
         self.counters.copy_ups.fetch_add(1, Ordering::Relaxed);
         self.counters
             .copied_bytes
-            .fetch_add(copied, Ordering::Relaxed);
+            .fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 

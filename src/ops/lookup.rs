@@ -387,9 +387,9 @@ impl Union {
         origin: Option<Origin>,
     ) -> Result<Known> {
         let natural = self.table.devices().wanted(id.dev, id.ino);
-        let wanted = origin
-            .as_ref()
-            .and_then(|o| self.origin_number(o))
+        let remembered = self.numbers.lock().get(&id).copied();
+        let wanted = remembered
+            .or_else(|| self.origin_number(origin.as_ref()?))
             .or(natural);
         let mut link = None;
         if let (Some(origin), Some(upper)) = (&origin, &self.upper) {
@@ -506,7 +506,7 @@ impl Union {
     }
 
     /// The number of the object that an origin marker names, if its layer is among ours.
-    fn origin_number(&self, origin: &Origin) -> Option<u64> {
+    pub(super) fn origin_number(&self, origin: &Origin) -> Option<u64> {
         let layer = self.layers.iter().skip(1).find(|l| l.uuid == origin.uuid)?;
         let ino = origin.inode_number(layer.handle_format())?;
         self.table

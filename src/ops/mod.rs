@@ -27,6 +27,7 @@ mod report;
 mod statfs;
 mod xattr;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -47,9 +48,10 @@ pub use statfs::StatFs;
 use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
 use crate::layer::{Layer, LayerId, supports_acl};
+use crate::marker::origin::Origin;
 use crate::merge::IndexCache;
 use crate::name::Name;
-use crate::tree::{FdCache, Inode, Table};
+use crate::tree::{FdCache, Inode, RealId, Table};
 use crate::upper::Upper;
 use file::FileFd;
 
@@ -79,6 +81,9 @@ pub struct Union {
     renames: Mutex<()>,
     /// Odd while a directory is being moved; tells a path walk that it may have gone astray.
     moves: AtomicU64,
+    /// Numbers of copied-up objects that no origin marker leads to (a symlink without trusted.*, a
+    /// lower whose file handles are missing or not understood): memory keeps what the disk cannot.
+    numbers: Mutex<HashMap<RealId, u64>>,
     counters: Counters,
     /// Descriptors that pin removed objects, at most.
     pin_limit: u64,
@@ -115,6 +120,13 @@ impl Union {
     /// `EROFS` in a read-only union.
     fn upper(&self) -> Result<&Upper> {
         self.upper.as_ref().ok_or(Error::from(Errno::ROFS))
+    }
+
+    /// Remembers the number of an upper object whose origin marker does not lead to it.
+    fn remember_number(&self, id: RealId, ino: u64, origin: Option<&Origin>) {
+        if origin.and_then(|o| self.origin_number(o)) != Some(ino) {
+            self.numbers.lock().insert(id, ino);
+        }
     }
 
     /// The id of the writable layer, if there is one.

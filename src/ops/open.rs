@@ -65,6 +65,7 @@ impl Union {
             file_fds: FdCache::new((limit / 8).clamp(8, 512)),
             renames: Mutex::new(()),
             moves: AtomicU64::new(0),
+            numbers: Mutex::default(),
             counters: Counters::default(),
             pin_limit: (limit / 4) as u64,
             layers,

@@ -275,6 +275,9 @@ impl Union {
         } else {
             Some(alias)
         };
+        if state.names.is_empty() {
+            self.numbers.lock().remove(&state.id);
+        }
         drop(state);
         drop(dropped);
         if let Some(name) = unindexed {

@@ -25,36 +25,49 @@ pub struct Source<'a> {
     pub origin: Option<&'a [u8]>,
 }
 
+/// A copy in the workdir.
+#[derive(Debug)]
+pub struct Copied<'a> {
+    /// The copy, not visible yet.
+    pub staged: Staged<'a>,
+    /// How many bytes of data were copied.
+    pub bytes: u64,
+    /// The descriptor of a regular file.
+    pub fd: Option<OwnedFd>,
+    /// The origin marker was written: a lower leads to the copy also after a remount.
+    pub has_origin: bool,
+}
+
 impl Upper {
     /// Copies an object into the workdir: data, attributes, extended attributes, markers; on disk
-    /// unless volatile. Also returns how many bytes of data were copied, and the descriptor of a
-    /// regular file.
+    /// unless volatile.
     ///
     /// # Errors
     /// Those of either side, with what was being done; nothing is left behind.
-    pub fn stage_copy(&self, source: &Source<'_>) -> Result<(Staged<'_>, u64, Option<OwnedFd>)> {
+    pub fn stage_copy(&self, source: &Source<'_>) -> Result<Copied<'_>> {
         let staged = Staged::adopt(self, self.temp_name());
         let attr = source.attr;
         let fd = self
             .make_like(&staged, source)
             .while_doing(|| "create in the workdir")?;
-        let mut copied = 0;
+        let mut bytes = 0;
         if let Some(fd) = &fd {
             let from = source
                 .place
                 .open_read()
                 .while_doing(|| "open a lower file")?;
             refuse_metacopy(&from)?;
-            copied = attr.size.min(source.keep);
-            copy_data(&from, fd, copied).while_doing(|| "copy data up")?;
+            bytes = attr.size.min(source.keep);
+            copy_data(&from, fd, bytes).while_doing(|| "copy data up")?;
         }
         let to = staged.place();
         // The owner before the attributes: changing it drops file capabilities.
         set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
         copy_xattrs(source.place, &to)?;
-        if let Some(origin) = source.origin {
-            self.set_marker(&to, Marker::Origin, origin)?;
-        }
+        let has_origin = match source.origin {
+            Some(origin) => self.set_marker(&to, Marker::Origin, origin)?,
+            None => false,
+        };
         if attr.kind != Kind::Symlink {
             set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
         }
@@ -63,7 +76,12 @@ impl Upper {
         if let Some(fd) = fd.as_ref().filter(|_| !self.volatile) {
             rustix::fs::fsync(fd).while_doing(|| "sync a copy")?;
         }
-        Ok((staged, copied, fd))
+        Ok(Copied {
+            staged,
+            bytes,
+            fd,
+            has_origin,
+        })
     }
 
     /// Makes an empty object of the source's kind, for its owner only.

@@ -14,7 +14,7 @@ mod whiteout;
 mod workdir;
 
 pub use change::{SetTime, set_owner, set_perm, set_times};
-pub use copy::{Source, allocate, copy_data};
+pub use copy::{Copied, Source, allocate, copy_data};
 pub use link_index::LinkIndex;
 pub use rename::{End, Move, Target};
 pub use stage::{New, NewKind, Staged};

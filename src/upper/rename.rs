@@ -188,7 +188,7 @@ impl Upper {
             keep: 0,
             origin: None,
         };
-        let (staged, ..) = self.stage_copy(&source)?;
+        let staged = self.stage_copy(&source)?.staged;
         self.set_marker(&staged.place(), crate::marker::xattr::Marker::Opaque, b"y")?;
         staged
             .publish_exchange(end.dir, end.name)
