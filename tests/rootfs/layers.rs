@@ -155,15 +155,21 @@ fn source() -> (String, String) {
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .expect("VERSION_CODENAME in /etc/os-release: these tests need a Debian host")
         .to_owned();
+    // This needs no lists, and fetches nothing.
     let listed = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"])
-        .args(["Created-By: Packages", "Component: main"])
+        .args(["update", "--print-uris"])
         .output()
         .expect("apt-get, to find the host's mirror");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let mirror = listed
+    let end = format!("/dists/{suite}/InRelease");
+    let mut mirrors = listed
         .lines()
-        .find_map(|line| line.strip_prefix(&suite)?.strip_prefix(' '))
-        .unwrap_or_else(|| panic!("no apt source of the host has {suite} main:\n{listed}"));
-    (suite.clone(), mirror.to_owned())
+        .filter_map(|line| line.strip_prefix('\'')?.split_once(&end))
+        .map(|(mirror, _)| mirror.to_owned());
+    // Others' repositories may name their suites like Debian's.
+    let debian = mirrors.clone().find(|mirror| mirror.contains("debian.org"));
+    let mirror = debian
+        .or_else(|| mirrors.next())
+        .unwrap_or_else(|| panic!("no apt source of the host has {suite}:\n{listed}"));
+    (suite, mirror)
 }
