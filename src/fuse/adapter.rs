@@ -43,6 +43,9 @@ pub(super) struct Shared {
     counters: Counters,
     notifier: OnceLock<Notifier>,
     pool: Pool,
+    /// Work that waits for the kernel, which meanwhile sends requests: never in the pool that
+    /// serves those.
+    flushes: Pool,
     /// FUSE_DONT_MASK was agreed on.
     dont_mask: AtomicBool,
 }
@@ -64,6 +67,7 @@ impl Shared {
             counters: Counters::new(),
             notifier: OnceLock::new(),
             pool: Pool::new(),
+            flushes: Pool::new(),
             dont_mask: AtomicBool::new(false),
         }
     }
@@ -406,12 +410,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.as_bytes();
-        empty(
-            self.shared
-                .call(Op::Unlink, parent, |union| union.unlink(parent.0, name)),
-            reply,
-        );
+        let name = name.as_bytes().to_vec();
+        let slow = self.shared.union.would_copy_to_remove(parent.0, &name);
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Unlink, parent, |union| union.unlink(parent.0, &name));
+            empty(result, reply);
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -440,7 +444,9 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
-        let slow = self.shared.union.would_copy_child(parent.0, &name);
+        let union = &self.shared.union;
+        let slow = union.would_copy_child(parent.0, &name)
+            || union.would_copy_child(newparent.0, &newname);
         self.dispatch(slow, move |shared| {
             let result = shared.call(Op::Rename, parent, |union| {
                 union.rename(parent.0, &name, newparent.0, &newname, mode)
@@ -713,10 +719,10 @@ impl Filesystem for Adapter {
         xattr(result, size, reply);
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let result = self.shared.call(Op::Listxattr, ino, |union| {
             let mut list = Vec::new();
-            for name in union.listxattr(ino.0)? {
+            for name in union.listxattr(caller(req), ino.0)? {
                 list.extend_from_slice(&name);
                 list.push(0);
             }
@@ -755,16 +761,17 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let result = self
-            .shared
-            .call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, in_data));
-        match result {
-            Ok(answer) => {
-                let len = answer.data.len().min(out_size as usize);
-                reply.ioctl(0, answer.data.get(..len).unwrap_or_default());
+        let (slow, input) = (self.shared.union.would_copy(ino.0), in_data.to_vec());
+        self.dispatch(slow, move |shared| {
+            let result = shared.call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, &input));
+            match result {
+                Ok(answer) => {
+                    let len = answer.data.len().min(out_size as usize);
+                    reply.ioctl(0, answer.data.get(..len).unwrap_or_default());
+                }
+                Err(e) => reply.error(e),
             }
-            Err(e) => reply.error(e),
-        }
+        });
     }
 
     fn fallocate(
@@ -798,10 +805,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let flush = self.shared.options.writeback;
-        self.dispatch(flush, move |shared| {
+        // The layer knows nothing of pages that are still to be written: what was written through
+        // a mapping, or (with the writeback cache) at all.
+        let flush = self.shared.options.io == IoMode::Cached && self.shared.union.is_upper(ino.0);
+        let job = move |shared: &Shared| {
             if flush {
-                // The layer knows nothing of pages that are still to be written.
                 shared.flush_pages(ino);
             }
             let result = shared.call(Op::Lseek, ino, |union| {
@@ -812,7 +820,12 @@ impl Filesystem for Adapter {
                 Ok(at) => reply.offset(at as i64),
                 Err(e) => reply.error(e),
             }
-        });
+        };
+        if !flush {
+            return job(&self.shared);
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.flushes.run(move || job(&shared));
     }
 
     fn copy_file_range(

@@ -1,13 +1,15 @@
 //! Threads for slow work, so that the ones that read requests are never held up by it.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Threads at most; more work waits.
-const THREADS_MAX: usize = 64;
+/// Threads at most; more work waits. More than the kernel has background requests under way, so
+/// that those waiting for one copy-up never keep out the rest.
+const THREADS_MAX: usize = 640;
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -81,7 +83,8 @@ fn work(shared: &Shared) {
     loop {
         if let Some(job) = state.jobs.pop_front() {
             drop(state);
-            job();
+            // A job's panic was counted where requests are; the thread goes on.
+            drop(catch_unwind(AssertUnwindSafe(job)));
             state = shared.state.lock();
             continue;
         }

@@ -65,8 +65,8 @@ pub enum Class<'a> {
     Hidden,
 }
 
-/// Classifies an entry by `name` and `kind`. `.wh.` names count only as regular files: a character
-/// device called `.wh.f` is the kernel's whiteout of `.wh.f`.
+/// Classifies an entry by `name` and `kind`. `.wh.` names delete only as regular files; a character
+/// device called `.wh.f` is the kernel's whiteout of `.wh.f`, anything else of the name is hidden.
 pub fn classify(name: &Name, kind: Kind, wh_files: WhFiles) -> Class<'_> {
     let Some(target) = name.strip_prefix(WH_PREFIX) else {
         return Class::Object;
@@ -85,9 +85,10 @@ pub fn classify(name: &Name, kind: Kind, wh_files: WhFiles) -> Class<'_> {
         return Class::Hidden;
     }
     match (kind, target) {
-        (Kind::File, b"" | b"." | b"..") => Class::Hidden,
+        (_, b"" | b"." | b"..") => Class::Hidden,
         (Kind::File, target) => Class::Whiteout(target),
-        _ => Class::Object,
+        // As AUFS: the prefix is reserved. Shown, it could not be deleted in its own dialect.
+        _ => Class::Hidden,
     }
 }
 
@@ -103,7 +104,7 @@ mod tests {
             (".wh.f", Kind::File, WhFiles::Meant, Whiteout(b"f")),
             (".wh.f", Kind::File, WhFiles::Plain, Object),
             (".wh.f", Kind::CharDev, WhFiles::Meant, Object),
-            (".wh.f", Kind::Dir, WhFiles::Meant, Object),
+            (".wh.f", Kind::Dir, WhFiles::Meant, Hidden),
             (".wh..wh..opq", Kind::File, WhFiles::Meant, Opaque),
             (".wh..wh..opq", Kind::Dir, WhFiles::Meant, Hidden),
             (".wh..wh..opq", Kind::File, WhFiles::Plain, Object),

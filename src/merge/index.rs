@@ -150,6 +150,11 @@ impl Index {
         })
     }
 
+    /// Whether a name is visible.
+    pub fn shows(&self, name: &Name) -> bool {
+        self.get(name).is_some_and(|e| e.top != Top::Whiteout)
+    }
+
     /// Puts `top` at `name`, whatever was there.
     pub fn set(&mut self, name: &Name, top: Top, covers: bool, hint: u64) {
         self.version += 1;

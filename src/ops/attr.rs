@@ -52,7 +52,7 @@ impl SetAttr {
         self.perm.is_none_or(|p| p == attr.perm)
             && self.uid.is_none_or(|u| u == attr.uid)
             && self.gid.is_none_or(|g| g == attr.gid)
-            && self.size.is_none_or(|s| s == attr.size)
+            && self.size.is_none() // sets the modification time, whatever the size
             && keeps(self.atime, attr.atime)
             && keeps(self.mtime, attr.mtime)
     }

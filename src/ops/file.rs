@@ -17,8 +17,6 @@ use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::tree::{Inode, RealId};
 
-/// Descriptors with writes that were not synced are kept above the capacity up to this many.
-const DIRTY_MAX: usize = 4096;
 /// A writable descriptor that was not used for so long is given up: it would forbid others to
 /// execute the file in the upper.
 const IDLE_MS: u64 = 1000;
@@ -29,6 +27,8 @@ pub(super) struct FileFd {
     fd: OwnedFd,
     id: RealId,
     writable: bool,
+    /// The file's mode forbids to open it again.
+    keep: bool,
     dirty: AtomicBool,
     used_ms: AtomicU64,
 }
@@ -46,6 +46,7 @@ impl FileFd {
             fd,
             id,
             writable,
+            keep: false,
             dirty: AtomicBool::new(false),
             used_ms,
         }
@@ -65,6 +66,11 @@ impl FileFd {
     fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Relaxed)
     }
+
+    /// Whether closing it would lose something: an error not told yet, or the only way to the data.
+    fn must_stay(&self) -> bool {
+        self.keep || self.is_dirty()
+    }
 }
 
 /// How to write.
@@ -80,7 +86,7 @@ pub struct WriteHow {
 fn write_all(fd: &FileFd, offset: u64, data: &[u8]) -> Result<usize> {
     let mut len = 0;
     while let Some(rest) = data.get(len..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pwrite(fd.fd(), rest, offset + len as u64) {
+        match rustix::io::pwrite(fd.fd(), rest, offset.saturating_add(len as u64)) {
             Ok(0) => break,
             Ok(n) => len += n,
             Err(Errno::INTR) => {}
@@ -124,12 +130,15 @@ impl Union {
     /// Remembers a descriptor as that of `inode`, in place of any other.
     pub(super) fn remember_fd(&self, inode: &Inode, fd: FileFd) -> Arc<FileFd> {
         let fd = Arc::new(fd);
-        for (_, old) in self
+        let most = self.dirty_limit;
+        let evicted = self
             .file_fds
-            .insert(inode.ino, Arc::clone(&fd), FileFd::is_dirty)
-        {
-            if old.is_dirty() && old.id == fd.id {
-                fd.dirty.store(true, Ordering::Relaxed);
+            .insert(inode.ino, Arc::clone(&fd), FileFd::must_stay, most);
+        for (ino, old) in evicted {
+            if ino == inode.ino && old.id == fd.id {
+                fd.dirty.fetch_or(old.is_dirty(), Ordering::Relaxed);
+            } else if old.is_dirty() {
+                self.sync_for_good(ino, &old);
             }
         }
         fd
@@ -179,6 +188,7 @@ impl Union {
                 Ok((fd, id))
             })
             .while_doing(|| "open for writing")?;
+        crate::layer::refuse_metacopy(&fd)?;
         Ok(self.remember_fd(inode, FileFd::new(fd, id, true)))
     }
 
@@ -198,23 +208,17 @@ impl Union {
     pub fn read(&self, ino: u64, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let inode = self.inode(ino)?;
         let fd = self.read_fd(&inode)?;
-        buffer.clear();
-        buffer.reserve(size);
-        while buffer.len() < size {
-            let at = offset + buffer.len() as u64;
-            let rest = size - buffer.len();
-            let mut chunk = std::mem::take(buffer);
-            let spare = rustix::buffer::spare_capacity(&mut chunk);
-            let got = rustix::io::pread(fd.fd(), spare, at);
-            *buffer = chunk;
-            match got {
+        buffer.resize(size, 0); // stays that long from read to read, so this seldom does anything
+        let mut len = 0;
+        while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(fd.fd(), rest, offset.saturating_add(len as u64)) {
                 Ok(0) => break,
-                Ok(n) if n >= rest => break,
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(n) => len += n,
+                Err(Errno::INTR) => {}
                 Err(e) => return Err(e).while_doing(|| "read"),
             }
         }
-        buffer.truncate(size);
+        buffer.truncate(len);
         Ok(())
     }
 
@@ -368,52 +372,43 @@ impl Union {
         }
     }
 
-    /// Housekeeping, about once a second: gives up writable descriptors that are idle, and syncs
-    /// files when too many wait for it.
+    /// Housekeeping, about once a second: gives up writable descriptors that are idle.
     pub fn housekeep(&self) {
         let now = now_ms();
-        let mut dirty = Vec::new();
         for (ino, fd) in self.file_fds.values() {
-            let Some(inode) = self.table.get(ino) else {
-                continue;
-            };
-            if fd.writable && now.saturating_sub(fd.used_ms.load(Ordering::Relaxed)) >= IDLE_MS {
+            let idle = now.saturating_sub(fd.used_ms.load(Ordering::Relaxed)) >= IDLE_MS;
+            if let Some(inode) = self
+                .table
+                .get(ino)
+                .filter(|_| fd.writable && idle && !fd.keep)
+            {
                 self.downgrade(&inode, &fd);
-            } else if fd.is_dirty() {
-                dirty.push((fd.used_ms.load(Ordering::Relaxed), ino, fd));
-            }
-        }
-        if dirty.len() > DIRTY_MAX {
-            dirty.sort_by_key(|(used, ..)| *used);
-            let excess = dirty.len() - DIRTY_MAX;
-            for (_, ino, fd) in dirty.into_iter().take(excess) {
-                self.sync_for_good(ino, &fd);
             }
         }
     }
 
     /// Replaces a writable descriptor by one for reading. It keeps the file's unreported write
-    /// errors alive, for the kernel reports them to descriptors that were open by then.
+    /// errors alive, for the kernel reports them to descriptors that were open by then. One that
+    /// its file's mode forbids the daemon to open again stays, until the file is forgotten.
     fn downgrade(&self, inode: &Arc<Inode>, old: &Arc<FileFd>) {
-        let path = {
-            use std::os::fd::AsRawFd;
-            format!("/proc/self/fd/{}", old.fd.as_raw_fd())
+        let root = rustix::process::geteuid().is_root();
+        let again = |flags| self.with_place(inode, |place| place.open(flags | OFlags::NONBLOCK));
+        let reopened = if root || again(OFlags::WRONLY).is_ok() {
+            again(OFlags::RDONLY | OFlags::NOATIME).or_else(|_| again(OFlags::RDONLY))
+        } else {
+            Err(Errno::ACCESS)
         };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        // One that its own mode forbids to open again stays as it is.
-        let Ok(fd) = rustix::fs::open(path, flags, rustix::fs::Mode::empty()) else {
+        let (fd, writable) = match reopened {
+            Ok(fd) => (Ok(fd), false),
+            Err(_) => (rustix::io::fcntl_dupfd_cloexec(&old.fd, 0), true),
+        };
+        let Some(fd) = best_effort("give up a writable descriptor", fd) else {
             return;
         };
-        if rustix::process::geteuid().is_root() || self.could_write_again(inode) {
-            let fd = FileFd::new(fd, old.id, false);
-            fd.dirty.store(old.is_dirty(), Ordering::Relaxed);
-            self.remember_fd(inode, fd);
-        }
-    }
-
-    fn could_write_again(&self, inode: &Arc<Inode>) -> bool {
-        self.with_place(inode, |place| place.open(OFlags::WRONLY | OFlags::NONBLOCK))
-            .is_ok()
+        let mut fd = FileFd::new(fd, old.id, writable);
+        fd.keep = writable;
+        fd.dirty.store(old.is_dirty(), Ordering::Relaxed);
+        self.remember_fd(inode, fd);
     }
 
     /// Syncs a file on nobody's behalf; its next fsync tells the error.

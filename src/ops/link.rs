@@ -6,6 +6,7 @@ use super::create::check_new_name;
 use super::{Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
+use crate::marker::xattr::Marker;
 use crate::merge::Top;
 use crate::name::Name;
 use crate::tree::{Alias, Inode};
@@ -23,6 +24,7 @@ impl Union {
         }
         check_new_name(upper, new_name)?;
         self.copy_up(&inode, super::copy_up::ALL)?;
+        self.refuse_foreign(&inode, Marker::Metacopy)?;
         let dir_fd = self.upper_dir(&dir)?;
         let _change = self.lock_dir(&dir)?;
         let covers = self.free_name(&dir, new_name)?;
@@ -31,7 +33,7 @@ impl Union {
             return Err(Errno::NOENT.into());
         }
         let place = self.place(&inode)?;
-        self.store_nlink(upper, &inode, &place, 0)?;
+        self.store_nlink(upper, &inode, &place)?;
         if inode.state().has_origin {
             self.note_impure(upper, &dir, &dir_fd);
         }
@@ -78,7 +80,7 @@ impl Union {
         if inode.kind != Kind::Symlink {
             return Err(Errno::INVAL.into());
         }
-        self.with_place(&inode, |place| place.read_link())
+        self.read_place(&inode, |place| place.read_link())
             .while_doing(|| "read a symlink")
     }
 }

@@ -81,7 +81,8 @@ impl Union {
             } else if let Some(fd) = self.file_fds.remove(inode.ino) {
                 drop(fd);
             }
-            match inode.state_mut().pin.take() {
+            let pin = inode.state_mut().pin.take();
+            match pin {
                 Some(Pin::Fd(_)) => {
                     self.counters.pins.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -157,7 +158,7 @@ impl Union {
     /// mount, counts as empty: layers may change under us, and mounts inside one are not part of it.
     fn list(&self, dir: &Arc<Inode>, layer: LayerId, top: LayerId) -> Result<Listing> {
         let wh_files = self.layer(layer)?.wh_files;
-        let fd = match self.dir_fd(dir, layer) {
+        let fd = match self.dir_fd_again(dir, layer) {
             Ok(fd) => fd,
             Err(Errno::XDEV) => {
                 tracing::warn!(
@@ -217,8 +218,13 @@ impl Union {
         count: Count,
     ) -> Result<(Arc<Inode>, Stat)> {
         let index = self.index_locked(dir)?;
-        self.try_child(dir, name, count, &index)?
-            .ok_or(Errno::STALE.into())
+        for _ in 0..4 {
+            // `None`: the name turned out to be a whiteout; the next look finds that.
+            if let Some(found) = self.try_child(dir, name, count, &index)? {
+                return Ok(found);
+            }
+        }
+        Err(Errno::STALE.into())
     }
 
     /// One try; `None` if the directory was changed meanwhile.
@@ -264,6 +270,14 @@ impl Union {
             Some(entry) if index.version() == version => {
                 entry.set_hint(inode.ino);
                 drop(index);
+                if inode.kind == Kind::Dir {
+                    // A directory has one name; another one was changed behind our back.
+                    let mut state = inode.state_mut();
+                    let others: Vec<Alias> =
+                        state.names.extract_if(.., |a| !a.is(dir, name)).collect();
+                    drop(state);
+                    drop(others);
+                }
                 Ok(Some((inode, stat)))
             }
             _ => {
@@ -316,13 +330,21 @@ impl Union {
             Top::Whiteout => return Ok(None),
         };
         let in_upper = Some(layer) == self.upper_id();
-        let fd = self.dir_fd(dir, layer)?;
+        let fd = self.dir_fd_again(dir, layer)?;
         let stat = match Stat::at(fd.as_fd(), name) {
             Err(Errno::NOENT) => return Ok(None),
             result => {
                 result.while_doing(|| format!("stat {} in layer {layer}", name.escape_ascii()))?
             }
         };
+        if stat.mount_root && stat.attr.kind != Kind::Dir && !self.layer(layer)?.private_mount {
+            return Err(Errno::XDEV).while_doing(|| {
+                format!(
+                    "{} in layer {layer} is covered by a mount",
+                    name.escape_ascii()
+                )
+            });
+        }
         if stat.attr.kind == Kind::File
             && stat.attr.size == 0
             && has_whiteout_xattr(fd.as_fd(), name)
@@ -370,9 +392,11 @@ impl Union {
     /// The origin marker of an upper object.
     pub(super) fn read_origin(&self, place: &Place) -> Result<Option<Origin>> {
         for namespace in Namespace::ALL {
-            let value = place.get_xattr(namespace.name(Marker::Origin).as_bytes())?;
-            if let Some(value) = value {
-                return Ok(Origin::decode(&value));
+            match place.get_xattr(namespace.name(Marker::Origin).as_bytes()) {
+                Ok(Some(value)) => return Ok(Origin::decode(&value)),
+                // An object that its owner may not read (and the daemon is no more than that).
+                Ok(None) | Err(Errno::ACCESS) => {}
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(None)
@@ -549,11 +573,10 @@ impl Union {
         let update = |inode: &Arc<Inode>, is_new: bool| {
             if !is_new && !inode.has_name(dir, name) {
                 let alias = Alias::new(dir, name, alias_layer);
-                let mut state = inode.state_mut();
-                if kind == Kind::Dir {
-                    state.names.clear(); // a directory has one name
-                }
-                state.names.push(alias);
+                inode.state_mut().names.push(alias);
+            }
+            if lower_id.is_some() {
+                inode.state_mut().lower_id = lower_id;
             }
             if count == Count::Yes {
                 self.table.count(inode);

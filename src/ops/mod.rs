@@ -16,6 +16,7 @@ mod copy_up;
 mod create;
 mod dir;
 mod file;
+mod hard_link;
 mod ioctl;
 mod link;
 mod lookup;
@@ -30,7 +31,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -54,6 +55,7 @@ use crate::name::Name;
 use crate::tree::{FdCache, Inode, RealId, Table};
 use crate::upper::Upper;
 use file::FileFd;
+use place::Moves;
 
 /// Who asks: the ids and the process of the system call that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Caller {
 pub struct Union {
     layers: Vec<Layer>,
     upper: Option<Upper>,
+    /// Changes are accepted; if not, an upper is only read (its index and markers count all the same).
+    writable: bool,
     table: Table,
     indexes: IndexCache,
     /// Directories of layers, `O_PATH`, by number of the view's directory and layer.
@@ -79,12 +83,14 @@ pub struct Union {
     file_fds: FdCache<u64, FileFd>,
     /// Taken by renames across directories: only one at a time changes who is whose ancestor.
     renames: Mutex<()>,
-    /// Odd while a directory is being moved; tells a path walk that it may have gone astray.
-    moves: AtomicU64,
+    /// Tells a path walk that it may have gone astray.
+    moves: Moves,
     /// Numbers of copied-up objects that no origin marker leads to (a symlink without trusted.*, a
     /// lower whose file handles are missing or not understood): memory keeps what the disk cannot.
     numbers: Mutex<HashMap<RealId, u64>>,
     counters: Counters,
+    /// Descriptors of files that must not be closed (unsynced writes), at most; then some are synced.
+    dirty_limit: usize,
     /// Descriptors that pin removed objects, at most.
     pin_limit: u64,
 }
@@ -119,7 +125,8 @@ impl Union {
     /// # Errors
     /// `EROFS` in a read-only union.
     fn upper(&self) -> Result<&Upper> {
-        self.upper.as_ref().ok_or(Error::from(Errno::ROFS))
+        let upper = self.upper.as_ref().filter(|_| self.writable);
+        upper.ok_or(Error::from(Errno::ROFS))
     }
 
     /// Remembers the number of an upper object whose origin marker does not lead to it.
@@ -136,7 +143,7 @@ impl Union {
 
     /// Whether anything can be changed.
     pub fn is_writable(&self) -> bool {
-        self.upper.is_some()
+        self.writable && self.upper.is_some()
     }
 
     /// Whether access control lists work in the layer that is written, or in any if none is.
@@ -145,6 +152,13 @@ impl Union {
             Some(upper) => upper.acl,
             None => self.layers.iter().any(|l| supports_acl(&l.root_place())),
         }
+    }
+
+    /// Whether the object lies in the upper.
+    pub fn is_upper(&self, ino: u64) -> bool {
+        self.table
+            .with(ino, |i| self.upper_id() == Some(i.id().layer))
+            .unwrap_or(false)
     }
 
     /// Whether a change of the object would first have to copy a lower file: that takes long.
@@ -159,9 +173,21 @@ impl Union {
 
     /// The same of the object at a name, as far as memory knows.
     pub fn would_copy_child(&self, parent: u64, name: &Name) -> bool {
-        let index = self.indexes.get(parent);
-        let ino = index.and_then(|i| i.read().get(name).and_then(|e| e.hint()));
-        ino.is_some_and(|ino| self.would_copy(ino))
+        self.child_hint(parent, name)
+            .is_some_and(|ino| self.would_copy(ino))
+    }
+
+    /// Whether removing a name would first have to copy the object: a hard link of a lower.
+    pub fn would_copy_to_remove(&self, parent: u64, name: &Name) -> bool {
+        let linked = |i: &Arc<Inode>| i.linked.load(Ordering::Relaxed);
+        self.child_hint(parent, name)
+            .is_some_and(|ino| self.would_copy(ino) && self.table.with(ino, linked) == Some(true))
+    }
+
+    fn child_hint(&self, parent: u64, name: &Name) -> Option<u64> {
+        let index = self.indexes.get(parent)?;
+        let hint = index.read().get(name).and_then(|e| e.hint());
+        hint
     }
 
     /// A layer by its id.

@@ -1,7 +1,6 @@
 //! Opens a union: every layer, then the root.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -26,9 +25,8 @@ impl Union {
         let mut layers = Vec::with_capacity(config.lowers.len() + 1);
         let mut upper = None;
         match &config.upper {
-            Some(given) if config.read_only => layers.push(open_read_only_upper(given)?),
             Some(given) => {
-                let (opened, layer) = open_upper(given)?;
+                let (opened, layer) = open_upper(given, config.read_only)?;
                 upper = Some(opened);
                 layers.push(layer);
             }
@@ -49,6 +47,10 @@ impl Union {
             .stat()
             .map_err(|e| SetupError::at("read layer", &top.path, e))?;
         let devices = Devices::default();
+        for layer in &layers {
+            // In the order of the stack, so that numbers come out the same at every mount.
+            devices.index(layer.dev);
+        }
         let id = RealId {
             layer: 0,
             dev: devices.index(stat.dev),
@@ -59,14 +61,16 @@ impl Union {
         let limit = descriptor_limit();
         Ok(Union {
             upper,
+            writable: !config.read_only,
             table: Table::new(root, devices),
             indexes: IndexCache::new(INDEX_BUDGET),
             dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),
             file_fds: FdCache::new((limit / 8).clamp(8, 512)),
             renames: Mutex::new(()),
-            moves: AtomicU64::new(0),
+            moves: super::place::Moves::default(),
             numbers: Mutex::default(),
             counters: Counters::default(),
+            dirty_limit: (limit / 4).clamp(16, 4096),
             pin_limit: (limit / 4) as u64,
             layers,
         })
@@ -79,7 +83,7 @@ pub(super) fn descriptor_limit() -> usize {
     limit.current.unwrap_or(1 << 20).min(1 << 20) as usize
 }
 
-fn open_upper(given: &UpperConfig) -> Result<(Upper, Layer), SetupError> {
+fn open_upper(given: &UpperConfig, read_only: bool) -> Result<(Upper, Layer), SetupError> {
     Upper::open(&UpperOptions {
         upper: &given.upper,
         work: &given.work,
@@ -90,16 +94,6 @@ fn open_upper(given: &UpperConfig) -> Result<(Upper, Layer), SetupError> {
             WhiteoutChoice::File => Some(Dialect::File),
         },
         volatile: given.volatile,
+        read_only,
     })
-}
-
-/// An upper that will not be written is one more lower, read in its own dialect.
-fn open_read_only_upper(given: &UpperConfig) -> Result<Layer, SetupError> {
-    let asked = given.whiteout == WhiteoutChoice::File;
-    let wh_files = if asked || Upper::recorded_wh_files(&given.work) {
-        WhFiles::Meant
-    } else {
-        WhFiles::Plain
-    };
-    Layer::open(0, &given.upper, wh_files)
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Union;
 use crate::attr::Attr;
@@ -11,6 +11,46 @@ use crate::layer::{LayerId, Place, Stat};
 use crate::name::NameBuf;
 use crate::tree::{Inode, Pin, ROOT, RealId, State};
 
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// The object was not found.
+    IfLost,
+    /// Something was renamed meanwhile.
+    IfMoved,
+}
+
+/// Counts renames, so that whoever walks a path can tell that it may have gone astray.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    started: AtomicU64,
+    finished: AtomicU64,
+}
+
+impl Moves {
+    /// A rename starts.
+    pub(super) fn start(&self) {
+        // SeqCst here and below: a walk that saw the disk change must see the count as well.
+        self.started.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A rename is done, memory too.
+    pub(super) fn finish(&self) {
+        self.finished.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Before a walk; `None`: a rename is under way.
+    fn begin(&self) -> Option<u64> {
+        let finished = self.finished.load(Ordering::SeqCst);
+        (self.started.load(Ordering::SeqCst) == finished).then_some(finished)
+    }
+
+    /// Whether anything was renamed since [`Self::begin`].
+    fn since(&self, before: Option<u64>) -> bool {
+        before.is_none_or(|before| self.started.load(Ordering::SeqCst) != before)
+    }
+}
+
 /// How often a walk is tried again when names changed under it.
 const TRIES: u32 = 64;
 
@@ -18,7 +58,7 @@ impl Union {
     /// The directory `dir` in `layer`, open `O_PATH`. Which of the directories between the root and
     /// it have to be opened depends on what is cached.
     pub(super) fn dir_fd(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<Arc<OwnedFd>, Errno> {
-        let mut missing: Vec<(u64, NameBuf)> = Vec::new();
+        let mut missing: Vec<(Arc<Inode>, NameBuf)> = Vec::new();
         let mut at = Arc::clone(dir);
         let mut fd = loop {
             if at.ino == ROOT {
@@ -34,15 +74,31 @@ impl Union {
                 (_, None) => return Err(Errno::NOENT),
             };
             drop(state);
-            missing.push((at.ino, name));
+            missing.push((at, name));
             at = parent;
         };
-        for (ino, name) in missing.into_iter().rev() {
+        for (dir, name) in missing.into_iter().rev() {
             fd = Arc::new(self.layer(layer)?.open_dir_at(fd.as_fd(), &name)?);
+            // The name may have been given to another directory meanwhile.
+            if dir.id().layer == layer {
+                let stat = Stat::at(fd.as_fd(), b"")?;
+                if self.real_id(layer, &stat) != dir.id() {
+                    return Err(Errno::STALE);
+                }
+            }
             self.dir_fds
-                .insert((ino, layer), Arc::clone(&fd), |_| false);
+                .insert((dir.ino, layer), Arc::clone(&fd), |_| false, usize::MAX);
         }
         Ok(fd)
+    }
+
+    /// The same; again, if names changed meanwhile so that it went astray.
+    pub(super) fn dir_fd_again(
+        &self,
+        dir: &Arc<Inode>,
+        layer: LayerId,
+    ) -> Result<Arc<OwnedFd>, Errno> {
+        self.again(Again::IfLost, || self.dir_fd(dir, layer))
     }
 
     /// Where the real object of `inode` lies now.
@@ -79,22 +135,44 @@ impl Union {
         self.upper.as_ref()?.links.find(name)
     }
 
-    /// Runs `f` on the place of `inode`; again, if names changed meanwhile so that it went astray.
+    /// Changes something at the place of `inode`; again, if names changed meanwhile so that it was
+    /// not found. (While an object is changed, the kernel keeps its name as it is.)
     pub(super) fn with_place<T>(
         &self,
         inode: &Arc<Inode>,
         f: impl Fn(&Place) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
+        self.again(Again::IfLost, || {
+            self.place(inode).and_then(|place| f(&place))
+        })
+    }
+
+    /// Reads something at the place of `inode`; again, if anything was renamed meanwhile: it may
+    /// have been read from another object.
+    pub(super) fn read_place<T>(
+        &self,
+        inode: &Arc<Inode>,
+        f: impl Fn(&Place) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        self.again(Again::IfMoved, || {
+            self.place(inode).and_then(|place| f(&place))
+        })
+    }
+
+    fn again<T>(&self, again: Again, f: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         let mut tries = 0;
         loop {
-            let before = self.moves.load(Ordering::Acquire);
-            let result = self.place(inode).and_then(|place| f(&place));
+            let before = self.moves.begin();
+            let result = f();
             let lost = matches!(result, Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE));
-            // Acquire pairs with the Release in rename: an unchanged even number means that no
-            // directory moved while the path was walked.
-            let moved = before % 2 == 1 || self.moves.load(Ordering::Acquire) != before;
+            let moved = self.moves.since(before);
             tries += 1;
-            if !lost || tries > TRIES || (!moved && tries > 2) {
+            let enough = match again {
+                _ if tries > TRIES => true,
+                Again::IfLost => !lost || (!moved && tries > 2),
+                Again::IfMoved => !moved && (!lost || tries > 2),
+            };
+            if enough {
                 return result;
             }
             std::thread::yield_now();
@@ -104,7 +182,7 @@ impl Union {
     /// Attributes of the real object of `inode`; that it is still this object is checked.
     pub(super) fn stat(&self, inode: &Arc<Inode>) -> Result<Stat, Errno> {
         self.with_place(inode, |place| {
-            let stat = place.stat()?;
+            let stat = place.stat()?; // that it is the right object is checked: no need to reread
             let id = inode.id();
             if inode.ino != ROOT && self.real_id(id.layer, &stat) != id {
                 return Err(Errno::STALE);
@@ -128,6 +206,9 @@ impl Union {
         attr.ino = inode.ino;
         if attr.perm & 0o6000 != 0 {
             inode.setid.store(true, Ordering::Relaxed);
+        }
+        if attr.nlink > 1 {
+            inode.linked.store(true, Ordering::Relaxed);
         }
         if let Some(dir) = inode.dir() {
             if inode.is_removed() {

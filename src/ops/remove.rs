@@ -109,15 +109,18 @@ impl Union {
     /// `ENOTEMPTY` unless `dir`, whose change lock the caller holds, shows no name.
     pub(super) fn require_empty(&self, dir: &Arc<Inode>) -> Result<()> {
         let index = self.index_locked(dir)?;
-        let names: Vec<NameBuf> = index
-            .read()
-            .after(0)
-            .take(2)
-            .map(|(_, e)| e.name().into())
-            .collect();
-        for name in names {
+        loop {
+            let first = index
+                .read()
+                .after(0)
+                .next()
+                .map(|(_, e)| NameBuf::from(e.name()));
+            let Some(name) = first else { return Ok(()) };
             match self.child_locked(dir, &name, Count::No) {
                 // An empty file that turned out to be a whiteout has left the index by now.
+                Err(e) if e.errno() == Errno::NOENT && index.read().shows(&name) => {
+                    return Err(Errno::NOTEMPTY.into());
+                }
                 Err(e) if e.errno() == Errno::NOENT => {}
                 Ok((inode, _)) => {
                     self.reap(inode);
@@ -125,11 +128,7 @@ impl Union {
                 }
                 Err(_) => return Err(Errno::NOTEMPTY.into()),
             }
-            if index.read().visible() > 0 {
-                return self.require_empty(dir);
-            }
         }
-        Ok(())
     }
 
     /// What `dir` has at `name`, if that still is `inode`, and whether a lower shows the name; the
@@ -147,40 +146,9 @@ impl Union {
         }
     }
 
-    /// A hard link of a lower is copied up before it loses a name: the count of the names that are
-    /// left is kept with the copy.
-    pub(super) fn prepare_hard_link(&self, inode: &Arc<Inode>) -> Result<()> {
-        if self.upper_id() == Some(inode.id().layer) || self.stat(inode)?.attr.nlink <= 1 {
-            return Ok(());
-        }
-        self.copy_up(inode, super::copy_up::ALL)
-    }
-
-    /// Gives an indexed hard link its name in the upper before that name is changed, as the kernel
-    /// does, so that real and union counts move together.
-    pub(super) fn link_up_if_linked(
-        &self,
-        upper: &Upper,
-        inode: &Arc<Inode>,
-        dir: &Arc<Inode>,
-        name: &Name,
-    ) -> Result<()> {
-        if inode.state().link.is_some() {
-            self.link_up(upper, inode, dir, name)?;
-        }
-        Ok(())
-    }
-
-    fn has_upper_alias(&self, upper: &Upper, inode: &Inode, dir: &Inode, name: &Name) -> bool {
-        inode
-            .state()
-            .names
-            .iter()
-            .any(|a| a.is(dir, name) && a.layer == upper.layer)
-    }
-
     /// Before an object loses the name `at` in the upper: stores the link count of a hard link, and
-    /// pins what the kernel still knows and would not be reached any more.
+    /// pins what would not be reached any more. Also if the kernel does not know the object: until
+    /// it has left the table, its number must not be used again by another.
     pub(super) fn before_removal(
         &self,
         upper: &Upper,
@@ -189,7 +157,7 @@ impl Union {
     ) -> Result<()> {
         let Some((dir, name)) = at else { return Ok(()) };
         let place = Place::at(Arc::clone(dir), name);
-        self.store_nlink(upper, inode, &place, 0)?;
+        self.store_nlink(upper, inode, &place)?;
         let state = inode.state();
         let others = state
             .names
@@ -203,9 +171,7 @@ impl Union {
             .is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
         let pinned = state.pin.is_some();
         drop(state);
-        let known =
-            inode.lookups.load(Ordering::Relaxed) > 0 || inode.kids.load(Ordering::Relaxed) > 0;
-        if others || indexed || pinned || !known {
+        if others || indexed || pinned {
             return Ok(());
         }
         let pin = self.make_pin(upper, inode, &place)?;
@@ -231,7 +197,8 @@ impl Union {
 
     /// The removal failed: the object is reached by its name as before.
     pub(super) fn undo_pin(&self, inode: &Inode) {
-        match inode.state_mut().pin.take() {
+        let pin = inode.state_mut().pin.take();
+        match pin {
             Some(Pin::Fd(_)) => {
                 self.counters.pins.fetch_sub(1, Ordering::Relaxed);
             }
@@ -267,6 +234,10 @@ impl Union {
             link.nlink = link.nlink.saturating_sub(1);
             if link.nlink == 0 {
                 unindexed = link.index_name.take();
+                if unindexed.is_none() {
+                    // Memory alone knew of the link and was kept for it.
+                    inode.kids.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
         let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0)

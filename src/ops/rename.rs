@@ -6,7 +6,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
@@ -14,8 +13,9 @@ use super::Union;
 use super::create::check_new_name;
 use super::lookup::Count;
 use crate::attr::Kind;
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::Place;
+use crate::marker::xattr::{Marker, Namespace};
 use crate::merge::{Found, Top};
 use crate::name::Name;
 use crate::tree::{Alias, Inode};
@@ -125,20 +125,27 @@ impl Union {
         if source.kind == Kind::Dir && is_below(new_dir, source) {
             return Err(Errno::INVAL.into());
         }
-        self.moves.fetch_add(1, Ordering::AcqRel);
+        if target.is_some_and(|t| t.kind == Kind::Dir && is_below(dir, t)) {
+            // The target holds the source: not empty, and its lock is held already.
+            return Err(match mode {
+                RenameMode::Exchange => Errno::INVAL.into(),
+                _ => Errno::NOTEMPTY.into(),
+            });
+        }
+        self.moves.start();
         let result = match mode {
             RenameMode::Exchange => self.swap(upper, &from, &to, &found, new_found.as_ref()),
             _ => self.displace(upper, &from, &to, &found, new_found.as_ref()),
         };
-        // Release: whoever sees the even number sees the names as they are now.
-        self.moves.fetch_add(1, Ordering::Release);
+        self.moves.finish();
         result
     }
 
     /// What is about to be moved lies wholly in the upper.
     fn prepare_mover(&self, inode: &Arc<Inode>) -> Result<()> {
         let Some(dir) = inode.dir() else {
-            return self.copy_up(inode, super::copy_up::ALL);
+            self.copy_up(inode, super::copy_up::ALL)?;
+            return self.refuse_foreign(inode, Marker::Metacopy);
         };
         if !dir.stack().is_settled() {
             self.index(inode)?; // reads the opaque markers
@@ -146,6 +153,30 @@ impl Union {
         let stack = dir.stack();
         if stack.is_merged() || Some(stack.top()) != self.upper_id() {
             return Err(Errno::XDEV.into());
+        }
+        self.refuse_foreign(inode, Marker::Redirect)
+    }
+
+    /// Refuses to move an object of the upper that depends on its path: one that another overlay
+    /// has made of metadata only, or renamed.
+    pub(super) fn refuse_foreign(&self, inode: &Arc<Inode>, marker: Marker) -> Result<()> {
+        if !inode.state().has_origin {
+            return Ok(());
+        }
+        for namespace in Namespace::ALL {
+            let name = namespace.name(marker).as_bytes();
+            if self
+                .read_place(inode, |place| place.get_xattr(name))?
+                .is_some()
+            {
+                return Err(Errno::IO).while_doing(|| {
+                    format!(
+                        "{} has {}, which is not supported",
+                        inode.path(),
+                        name.escape_ascii()
+                    )
+                });
+            }
         }
         Ok(())
     }
@@ -211,12 +242,13 @@ impl Union {
         if is_dir && covered {
             upper.set_opaque(&Place::at(Arc::clone(&from.fd), from.name))?;
         }
-        if target == Target::EmptyDir && self.holds_markers(to)? {
-            upper.clear_dir(to.end())?;
-        }
+        let clear = target == Target::EmptyDir && self.holds_markers(to)?;
         if let Some(inode) = &to.inode {
             let in_upper = matches!(target, Target::Object | Target::EmptyDir);
             self.before_removal(upper, inode, in_upper.then_some((&to.fd, to.name)))?;
+            if clear {
+                self.clear_target(upper, inode, to)?;
+            }
         }
         if source.state().has_origin {
             self.note_impure(upper, to.dir, &to.fd);
@@ -227,7 +259,8 @@ impl Union {
             target,
         };
         if let Err(e) = upper.rename(from.end(), to.end(), plan) {
-            if let Some(inode) = &to.inode {
+            // A directory that was cleared stays pinned: what has its name now is another.
+            if let Some(inode) = to.inode.as_ref().filter(|_| !clear) {
                 self.undo_pin(inode);
             }
             return Err(e);
@@ -282,6 +315,14 @@ impl Union {
         Ok(merged || sentinel || !index.read().is_empty())
     }
 
+    /// Makes an empty directory that holds markers one that can be renamed over. It is pinned
+    /// already, for its name will stand for the fresh directory.
+    fn clear_target(&self, upper: &Upper, inode: &Inode, to: &Side<'_>) -> Result<()> {
+        upper
+            .clear_dir(to.end())
+            .inspect_err(|_| self.undo_pin(inode))
+    }
+
     /// `RENAME_EXCHANGE`.
     fn swap(
         &self,
@@ -295,9 +336,6 @@ impl Union {
         else {
             return Err(Errno::NOENT.into());
         };
-        if target.kind == Kind::Dir && is_below(from.dir, target) {
-            return Err(Errno::INVAL.into());
-        }
         self.link_up_if_linked(upper, source, from.dir, from.name)?;
         self.link_up_if_linked(upper, target, to.dir, to.name)?;
         for (side, inode, other) in [(from, source, new_found), (to, target, found)] {

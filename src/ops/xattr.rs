@@ -2,11 +2,12 @@
 
 use rustix::fs::XattrFlags;
 
-use super::Union;
+use super::{Caller, Union};
 use crate::error::{Errno, Result};
 use crate::layer::Place;
 use crate::marker::xattr::{OnDisk, on_disk, shown};
 use crate::name::NameBuf;
+use crate::sys::cred::Privileges;
 
 /// Access control lists change mode bits too.
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
@@ -31,25 +32,31 @@ impl Union {
         let Ok(disk) = on_disk(name) else {
             return Err(Errno::NODATA.into());
         };
-        match self.with_place(&inode, |place| place.xattr(&disk)) {
+        match self.read_place(&inode, |place| place.xattr(&disk)) {
             // A layer without lists has none; EOPNOTSUPP would fail the kernel's own checks.
             Err(Errno::OPNOTSUPP) if is_acl(name) => Err(Errno::NODATA.into()),
             result => Ok(result?),
         }
     }
 
-    /// The names of all attributes, as shown in the view.
+    /// The names of all attributes, as shown in the view; those of `trusted.` only to who may read
+    /// them.
     ///
     /// # Errors
     /// Those of listxattr(2).
-    pub fn listxattr(&self, ino: u64) -> Result<Vec<NameBuf>> {
+    pub fn listxattr(&self, caller: Caller, ino: u64) -> Result<Vec<NameBuf>> {
         let inode = self.inode(ino)?;
-        let names = self.with_place(&inode, Place::list_xattrs)?;
+        let names = self.read_place(&inode, Place::list_xattrs)?;
         let view = names.iter().filter_map(|name| match shown(name) {
             OnDisk::Shown(name) => Some(name.into_owned().into_boxed_slice()),
             OnDisk::Private => None,
         });
-        Ok(view.collect())
+        let mut view: Vec<NameBuf> = view.collect();
+        let trusted = |name: &NameBuf| name.starts_with(b"trusted.");
+        if view.iter().any(trusted) && !Privileges::of(caller.pid).cap_sys_admin {
+            view.retain(|name| !trusted(name));
+        }
+        Ok(view)
     }
 
     /// Sets an attribute, after copying up. `flags` are those of setxattr(2).

@@ -4,12 +4,16 @@ use rustix::io::Errno;
 
 /// Bit of `CAP_FSETID` in a capability mask: its holder's writes leave setuid and setgid alone.
 const CAP_FSETID: u32 = 4;
+/// Bit of `CAP_SYS_ADMIN`.
+const CAP_SYS_ADMIN: u32 = 21;
 
-/// What a process may do with setuid and setgid bits.
+/// What a process may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Privileges {
     /// It holds CAP_FSETID effectively.
     pub cap_fsetid: bool,
+    /// It holds CAP_SYS_ADMIN effectively.
+    pub cap_sys_admin: bool,
     /// Its supplementary groups.
     pub groups: Vec<u32>,
 }
@@ -29,6 +33,7 @@ impl Privileges {
         let groups = field("Groups:").unwrap_or_default();
         Privileges {
             cap_fsetid: caps.is_some_and(|caps| caps & (1 << CAP_FSETID) != 0),
+            cap_sys_admin: caps.is_some_and(|caps| caps & (1 << CAP_SYS_ADMIN) != 0),
             groups: groups
                 .split_whitespace()
                 .filter_map(|g| g.parse().ok())
@@ -105,18 +110,13 @@ mod tests {
     #[test]
     fn status_of_a_process() {
         let text = "Name:\tx\nGroups:\t4 24 1000 \nCapEff:\t0000000000000010\n";
-        let groups = vec![4, 24, 1000];
-        assert_eq!(
-            Privileges::parse(text),
-            Privileges {
-                cap_fsetid: true,
-                groups
-            }
-        );
-        assert_eq!(
-            Privileges::parse("CapEff:\t0000000000000021\n"),
-            Privileges::default()
-        );
+        let some = Privileges {
+            cap_fsetid: true,
+            cap_sys_admin: false,
+            groups: vec![4, 24, 1000],
+        };
+        assert_eq!(Privileges::parse(text), some);
+        assert!(Privileges::parse("CapEff:\t0000000000200000\n").cap_sys_admin);
         assert_eq!(Privileges::parse(""), Privileges::default());
     }
 }

@@ -70,8 +70,14 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
     }
 
     /// Remembers a value in place of any other of the key; returns what had to make room, for the
-    /// caller to close. Values for which `keep` says so stay, even above the capacity.
-    pub fn insert(&self, key: K, value: Arc<V>, keep: impl Fn(&V) -> bool) -> Vec<(K, Arc<V>)> {
+    /// caller to close. Values for which `keep` says so stay above the capacity, up to `most`.
+    pub fn insert(
+        &self,
+        key: K,
+        value: Arc<V>,
+        keep: impl Fn(&V) -> bool,
+        most: usize,
+    ) -> Vec<(K, Arc<V>)> {
         let mut inner = self.inner.lock();
         let slot = Slot { value, used: false };
         let mut evicted = Vec::new();
@@ -83,13 +89,15 @@ impl<K: Copy + Eq + Hash, V> FdCache<K, V> {
         let mut tries = 8;
         while inner.slots.len() > self.capacity && tries > 0 {
             tries -= 1;
+            let inner_len = inner.slots.len();
             let Some(oldest) = inner.queue.pop_front() else {
                 break;
             };
             let Some(slot) = inner.slots.get_mut(&oldest) else {
                 continue;
             };
-            if slot.used || oldest == key || keep(&slot.value) {
+            let must_go = inner_len > most && oldest != key;
+            if !must_go && (slot.used || oldest == key || keep(&slot.value)) {
                 slot.used = false;
                 inner.queue.push_back(oldest);
             } else if let Some(slot) = inner.slots.remove(&oldest) {
@@ -141,15 +149,19 @@ mod tests {
     fn bounded_and_the_used_survive() {
         let cache = FdCache::new(3);
         for k in 0..3 {
-            assert!(cache.insert(k, Arc::new(k), |_| false).is_empty());
+            assert!(
+                cache
+                    .insert(k, Arc::new(k), |_| false, usize::MAX)
+                    .is_empty()
+            );
         }
         assert_eq!(cache.get(0).as_deref(), Some(&0));
-        let evicted = cache.insert(3, Arc::new(3), |_| false);
+        let evicted = cache.insert(3, Arc::new(3), |_| false, usize::MAX);
         assert_eq!(evicted.len(), 1);
         assert_ne!(*evicted[0].1, 0, "0 was used since");
         assert_eq!(cache.len(), 3);
         for k in 10..1000 {
-            cache.insert(k, Arc::new(k), |_| false);
+            cache.insert(k, Arc::new(k), |_| false, usize::MAX);
             cache.remove(k);
         }
         assert!(cache.inner.lock().queue.len() < 200);
@@ -159,13 +171,21 @@ mod tests {
     fn kept_values_stay_above_the_capacity() {
         let cache = FdCache::new(2);
         for k in 0..10 {
-            assert!(cache.insert(k, Arc::new(k), |_| true).is_empty());
+            assert!(
+                cache
+                    .insert(k, Arc::new(k), |_| true, usize::MAX)
+                    .is_empty()
+            );
         }
         assert_eq!(cache.len(), 10);
         // Once they may go, a few go with each insertion.
         for k in 10..20 {
-            cache.insert(k, Arc::new(k), |_| false);
+            cache.insert(k, Arc::new(k), |_| false, usize::MAX);
         }
         assert_eq!(cache.len(), 2);
+        for k in 20..40 {
+            cache.insert(k, Arc::new(k), |_| true, 5);
+        }
+        assert_eq!(cache.len(), 5);
     }
 }

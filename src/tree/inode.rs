@@ -122,6 +122,8 @@ pub struct Inode {
     /// Held while the modification time of the real file is set, or put back after a write that must
     /// not change it.
     pub times: Mutex<()>,
+    /// It was seen with more than one name.
+    pub linked: AtomicBool,
     /// It may have setuid or setgid: a write has to look.
     pub setid: AtomicBool,
     /// It had writes that were not synced when their descriptor was closed; holds the errno of
@@ -153,6 +155,7 @@ impl Inode {
             kids: AtomicU64::new(0),
             copying: Mutex::new(()),
             times: Mutex::new(()),
+            linked: AtomicBool::new(false),
             setid: AtomicBool::new(false),
             write_error: Mutex::new(None),
             state: RwLock::new(State {

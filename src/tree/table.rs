@@ -84,33 +84,44 @@ impl Table {
             update(&found, false);
             return Arc::clone(&found);
         }
-        let number = match self.by_number.entry(number) {
+        // The place is kept locked until it is filled: another object may want the same number.
+        let inode = match self.by_number.entry(number) {
             Entry::Occupied(entry) if is_it(entry.get()) => {
                 update(entry.get(), false);
                 return Arc::clone(entry.get());
             }
-            Entry::Occupied(_) => self.devices.synthetic(),
-            Entry::Vacant(_) => number,
+            Entry::Occupied(entry) => {
+                drop(entry);
+                let number = self.devices.synthetic();
+                let inode = Arc::new(make(number));
+                update(&inode, true);
+                self.by_number.insert(number, Arc::clone(&inode));
+                inode
+            }
+            Entry::Vacant(entry) => {
+                let inode = Arc::new(make(number));
+                update(&inode, true);
+                entry.insert(Arc::clone(&inode));
+                inode
+            }
         };
-        let inode = Arc::new(make(number));
-        update(&inode, true);
-        if natural != Some(number) {
-            displaced.insert(number);
+        if natural != Some(inode.ino) {
+            displaced.insert(inode.ino);
         }
-        self.by_number.insert(number, Arc::clone(&inode));
         inode
     }
 
-    /// `inode` was copied up from `old` to `new`, which leads to it from now on; so does `old`
-    /// still, if `keep_old` (it has other names).
-    pub fn moved(&self, inode: &Inode, old: RealId, new: RealId, keep_old: bool) {
-        if self.devices.wanted(new.dev, new.ino) != Some(inode.ino) {
-            self.displaced.insert(new, inode.ino);
+    /// `id`, which nobody has seen yet, will be that of `inode`.
+    pub fn announce(&self, inode: &Inode, id: RealId) {
+        if self.devices.wanted(id.dev, id.ino) != Some(inode.ino) {
+            self.displaced.insert(id, inode.ino);
         }
-        if !keep_old {
-            self.displaced
-                .remove_if(&old, |_, number| *number == inode.ino);
-        }
+    }
+
+    /// `id` is that of `inode` no more.
+    pub fn retire(&self, inode: &Inode, id: RealId) {
+        self.displaced
+            .remove_if(&id, |_, number| *number == inode.ino);
     }
 
     /// `lower` leads to `inode` too: it was copied up to it.

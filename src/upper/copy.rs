@@ -21,8 +21,8 @@ pub struct Source<'a> {
     pub attr: &'a Attr,
     /// How many bytes of its data to keep; the rest is about to be cut off.
     pub keep: u64,
-    /// Its origin marker, if it has one.
-    pub origin: Option<&'a [u8]>,
+    /// Markers to set on the copy.
+    pub markers: &'a [(Marker, Vec<u8>)],
 }
 
 /// A copy in the workdir.
@@ -64,10 +64,12 @@ impl Upper {
         // The owner before the attributes: changing it drops file capabilities.
         set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
         copy_xattrs(source.place, &to)?;
-        let has_origin = match source.origin {
-            Some(origin) => self.set_marker(&to, Marker::Origin, origin)?,
-            None => false,
-        };
+        let mut has_origin = false;
+        for (marker, value) in source.markers {
+            // Before the mode: it may forbid to set attributes.
+            let set = self.set_marker(&to, *marker, value)?;
+            has_origin |= set && *marker == Marker::Origin;
+        }
         if attr.kind != Kind::Symlink {
             set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
         }
@@ -184,8 +186,9 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), 
     while read < end {
         let chunk = (end - read).min(1 << 30) as usize;
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), chunk) {
-            Ok(0) => return Ok(()), // the file became shorter: what is missing reads as zeros
-            Ok(_) => {}
+            Ok(1..) => {}
+            // Some filesystems answer 0 for what they cannot do: the reads find the real end.
+            Ok(0) => return copy_by_hand(from, to, read, end),
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO) => {
                 return copy_by_hand(from, to, read, end);
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::workdir::{entries, make_dir};
+use super::workdir::{entries, make_dir, open_dir};
 use crate::error::Errno;
 use crate::layer::Place;
 use crate::name::{Name, NameBuf};
@@ -37,7 +37,7 @@ impl LinkIndex {
         let mut inner = Inner::default();
         match crate::layer::Stat::at(workdir.as_fd(), name.as_bytes()) {
             Ok(_) => {
-                let dir = make_dir(workdir.as_fd(), name.as_bytes())?;
+                let dir = open_dir(workdir.as_fd(), name.as_bytes())?;
                 inner.names = entries(dir.as_fd())?.into_iter().collect();
                 inner.dir = Some(Arc::new(dir));
             }

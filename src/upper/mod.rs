@@ -17,5 +17,5 @@ pub use change::{SetTime, set_owner, set_perm, set_times};
 pub use copy::{Copied, Source, allocate, copy_data};
 pub use link_index::LinkIndex;
 pub use rename::{End, Move, Target};
-pub use stage::{New, NewKind, Staged};
+pub use stage::{New, NewKind, Staged, writable_for_a_moment};
 pub use workdir::{Upper, UpperOptions};

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 
 use crate::attr::Kind;
+use crate::error::Errno;
 use crate::layer::{Place, Stat};
 use crate::marker::whiteout::Dialect;
 use crate::marker::xattr::{Marker, Namespace};
@@ -23,14 +24,18 @@ pub(super) struct Abilities {
 
 impl Abilities {
     /// Tries everything in `work`, an empty directory, and cleans up behind itself.
-    pub(super) fn probe(work: BorrowedFd<'_>) -> Abilities {
-        Abilities {
+    ///
+    /// # Errors
+    /// A lack of space or the like, from which nothing follows about what works.
+    pub(super) fn probe(work: BorrowedFd<'_>) -> Result<Abilities, Errno> {
+        probe_space(work)?;
+        Ok(Abilities {
             chardev: probe_chardev(work),
             rename_whiteout: probe_rename_whiteout(work),
             namespace: Namespace::ALL
                 .into_iter()
                 .find(|ns| probe_namespace(work, *ns)),
-        }
+        })
     }
 
     /// The form of deletions that works here, the kernel's first.
@@ -57,6 +62,27 @@ fn clean(work: BorrowedFd<'_>) {
             rustix::fs::unlinkat(work, name, flags).ok();
         }
     }
+}
+
+/// Makes what any filesystem can make, so that a failure of the other probes means something: two
+/// names, and an attribute if there are any.
+fn probe_space(work: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o700);
+    let made = rustix::fs::mkdirat(work, A, mode).and_then(|()| {
+        rustix::fs::mknodat(work, B, FileType::RegularFile, mode, 0)?;
+        let place = Place::at(
+            std::sync::Arc::new(work.try_clone_to_owned().map_err(|_| Errno::MFILE)?),
+            A,
+        );
+        let (path, _) = place.proc_path();
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::lsetxattr(&*path, "user.unionmount.probe", &[b'x'; 64], flags) {
+            Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS)) => Err(e),
+            _ => Ok(()),
+        }
+    });
+    clean(work);
+    made
 }
 
 fn probe_chardev(work: BorrowedFd<'_>) -> bool {

@@ -124,14 +124,33 @@ impl Upper {
         if self.dialect == Dialect::File && at_name && m.leave_whiteout {
             self.write_wh_file(from.dir, from.name)?;
         }
-        for step in plan(wh_files, self.rename_whiteout, m) {
-            self.step(step, from, to)
-                .while_doing(|| format!("rename in the upper ({step:?})"))?;
+        let steps = plan(wh_files, self.rename_whiteout, m);
+        // What can fail for want of space comes before the first step that shows.
+        let replaces = |s: &Step| matches!(s, Step::ReplaceOldObject | Step::ReplaceOldDir);
+        let mut whiteout = None;
+        if steps.iter().any(replaces) {
+            whiteout = Some(Staged::adopt(self, self.stage_whiteout()?));
+        }
+        for &step in &steps {
+            let done = self.step(step, from, to, &mut whiteout);
+            if done.is_err()
+                && step == Step::Exchange
+                && steps.first() == Some(&Step::WhiteoutAtNew)
+            {
+                self.drop_whiteout(to.dir, to.name);
+            }
+            done.while_doing(|| format!("rename in the upper ({step:?})"))?;
         }
         Ok(())
     }
 
-    fn step(&self, step: Step, from: End<'_>, to: End<'_>) -> Result<()> {
+    fn step(
+        &self,
+        step: Step,
+        from: End<'_>,
+        to: End<'_>,
+        whiteout: &mut Option<Staged<'_>>,
+    ) -> Result<()> {
         let rename = |flags| rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags);
         match step {
             Step::WhFileAtOld => self.write_wh_file(from.dir, from.name)?,
@@ -144,13 +163,19 @@ impl Upper {
             Step::MoveLeavingWhiteout => rename(RenameFlags::WHITEOUT)?,
             Step::Exchange => rename(RenameFlags::EXCHANGE)?,
             Step::LinkOver => {
-                let staged = Staged::adopt(self, self.temp_name());
+                let mut staged = Staged::adopt(self, self.temp_name());
                 let old = Place::at(Arc::clone(from.dir), from.name);
                 link_place(&old, &self.work, staged.name())?;
                 staged.publish_over(to.dir, to.name)?;
             }
-            Step::ReplaceOldObject => self.whiteout_object(from.dir, from.name)?,
-            Step::ReplaceOldDir => self.whiteout_dir(from.dir, from.name)?,
+            Step::ReplaceOldObject => {
+                let mut staged = whiteout.take().ok_or(Errno::IO)?;
+                staged.publish_over(from.dir, from.name)?;
+            }
+            Step::ReplaceOldDir => {
+                let staged = whiteout.take().ok_or(Errno::IO)?;
+                staged.publish_exchange(from.dir, from.name)?;
+            }
             Step::DropWhiteoutAtOld => self.drop_whiteout(from.dir, from.name),
             Step::DropWhFileAtNew => {
                 let name = wh_name(to.name);
@@ -186,10 +211,15 @@ impl Upper {
             place: &place,
             attr: &stat.attr,
             keep: 0,
-            origin: None,
+            markers: &[],
         };
         let staged = self.stage_copy(&source)?.staged;
-        self.set_marker(&staged.place(), crate::marker::xattr::Marker::Opaque, b"y")?;
+        if self.dialect == Dialect::File {
+            // A sentinel would be in the way of the rename; a `.wh.` file beside says the same.
+            self.write_wh_file(end.dir, end.name)?;
+        } else {
+            self.set_opaque(&staged.place())?;
+        }
         staged
             .publish_exchange(end.dir, end.name)
             .while_doing(|| "clear a directory")

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 
 use super::change::{set_owner, set_perm};
+use super::whiteout::make_empty;
 use super::workdir::Upper;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
@@ -87,13 +88,10 @@ impl<'a> Staged<'a> {
     ///
     /// # Errors
     /// The upper's; nothing has changed then.
-    pub fn publish_new(mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.upper.work, &*self.name, dir, name, flags) {
+    pub fn publish_new(&mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
+        match self.rename(dir, name, RenameFlags::NOREPLACE) {
             // Filesystems without the flag: the caller's lock keeps others from the name.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                rustix::fs::renameat(&self.upper.work, &*self.name, dir, name)?;
-            }
+            Err(Errno::INVAL | Errno::NOSYS) => self.rename(dir, name, RenameFlags::empty())?,
             result => result?,
         }
         self.published = true;
@@ -105,8 +103,8 @@ impl<'a> Staged<'a> {
     ///
     /// # Errors
     /// The upper's; nothing has changed then.
-    pub fn publish_over(mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.upper.work, &*self.name, dir, name)?;
+    pub fn publish_over(&mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
+        self.rename(dir, name, RenameFlags::empty())?;
         self.published = true;
         Ok(())
     }
@@ -116,9 +114,27 @@ impl<'a> Staged<'a> {
     /// # Errors
     /// The upper's; nothing has changed then.
     pub fn publish_exchange(self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        let flags = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(&self.upper.work, &*self.name, dir, name, flags)
+        self.rename(dir, name, RenameFlags::EXCHANGE)
         // Dropping it now discards what was there.
+    }
+
+    fn rename(&self, dir: &OwnedFd, name: &Name, flags: RenameFlags) -> Result<(), Errno> {
+        let rename = || rustix::fs::renameat_with(&self.upper.work, &*self.name, dir, name, flags);
+        match rename() {
+            Err(Errno::ACCESS) => {}
+            result => return result,
+        }
+        // A directory that its owner may not write cannot change its parent, unless root asks.
+        let place = self.place();
+        let perm = place.stat()?.attr.perm;
+        set_perm(&place, perm | 0o700)?;
+        let result = rename();
+        let now = match &result {
+            Ok(()) => Place::at(Arc::new(rustix::io::fcntl_dupfd_cloexec(dir, 0)?), name),
+            Err(_) => place,
+        };
+        best_effort("give a mode back", set_perm(&now, perm));
+        result
     }
 }
 
@@ -150,7 +166,7 @@ impl Upper {
         };
         match made {
             Err(Errno::ACCESS | Errno::PERM) => {
-                let (staged, fd) = self.stage(dir, new, false)?;
+                let (mut staged, fd) = self.stage(dir, new, false)?;
                 staged
                     .publish_new(dir, name)
                     .while_doing(|| "publish a new object")?;
@@ -171,7 +187,7 @@ impl Upper {
         new: &New<'_>,
     ) -> Result<Option<OwnedFd>> {
         let is_dir = new.kind == NewKind::Dir;
-        let (staged, fd) = self.stage(dir, new, is_dir)?;
+        let (mut staged, fd) = self.stage(dir, new, is_dir)?;
         let published = match (self.whiteout_is_at_name(dir, name), is_dir) {
             (false, _) => staged.publish_new(dir, name),
             (true, true) => staged.publish_exchange(dir, name),
@@ -205,8 +221,13 @@ impl Upper {
             Some(acl) => self.make_inheriting(&acl, &staged.name, &mut new)?,
             None => {
                 new.perm &= !new.umask;
+                let usable = if new.kind == NewKind::Dir {
+                    0o700
+                } else {
+                    0o600
+                };
                 let private = New {
-                    perm: new.perm & 0o700 | 0o600,
+                    perm: new.perm & 0o700 | usable,
                     umask: 0,
                     ..new
                 };
@@ -271,9 +292,7 @@ impl Upper {
         let mut marked = self.set_marker(place, Marker::Opaque, b"y")?;
         if self.dialect == Dialect::File {
             let dir = place.open(OFlags::PATH | OFlags::DIRECTORY)?;
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&dir, WH_OPAQUE, flags, Mode::empty())
-                .while_doing(|| "write an opaque sentinel")?;
+            make_empty(&dir, WH_OPAQUE).while_doing(|| "write an opaque sentinel")?;
             marked = true;
         }
         if marked {
@@ -297,6 +316,13 @@ impl Upper {
             true => rustix::fs::setxattr(&*path, name, value, XattrFlags::empty()),
             false => rustix::fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
         };
+        let set = match set {
+            Err(Errno::ACCESS) => writable_for_a_moment(place, || match follow {
+                true => rustix::fs::setxattr(&*path, name, value, XattrFlags::empty()),
+                false => rustix::fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
+            }),
+            set => set,
+        };
         match set {
             Ok(()) => Ok(true),
             // user.* is for files and directories only.
@@ -306,13 +332,28 @@ impl Upper {
     }
 
     /// Notes on an upper directory that it holds an object with an origin (the kernel's `impure`).
-    pub fn set_impure(&self, dir: &Arc<OwnedFd>) {
+    /// Whether that was possible.
+    pub fn set_impure(&self, dir: &Arc<OwnedFd>) -> bool {
         let place = Place::Fd(Arc::clone(dir));
-        best_effort(
-            "mark a directory impure",
-            self.set_marker(&place, Marker::Impure, b"y"),
-        );
+        let set = self.set_marker(&place, Marker::Impure, b"y");
+        best_effort("mark a directory impure", set) == Some(true)
     }
+}
+
+/// Does something that the mode of an object of ours forbids a daemon without privileges: with the
+/// owner's write bit set for a moment.
+pub fn writable_for_a_moment<T>(
+    place: &Place,
+    f: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let perm = place.stat()?.attr.perm;
+    if perm & 0o200 != 0 {
+        return Err(Errno::ACCESS); // that is not what is in the way
+    }
+    set_perm(place, perm | 0o200)?;
+    let result = f();
+    best_effort("give a mode back", set_perm(place, perm));
+    result
 }
 
 /// Makes the object itself under its umask.
@@ -368,7 +409,7 @@ impl Upper {
         if !over_whiteout || !self.whiteout_is_at_name(dir, name) {
             return link_place(from, dir, name);
         }
-        let staged = Staged::adopt(self, self.temp_name());
+        let mut staged = Staged::adopt(self, self.temp_name());
         link_place(from, &self.work, &staged.name)?;
         staged.publish_over(dir, name)
     }

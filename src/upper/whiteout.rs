@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, XattrFlags};
 
 use super::workdir::Upper;
 use crate::error::{Errno, Result, WhileDoing};
@@ -11,6 +11,15 @@ use crate::layer::Place;
 use crate::marker::whiteout::{Dialect, WH_PREFIX};
 use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
+
+/// Makes an empty file; one that is there already will do.
+pub(super) fn make_empty(dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o444);
+    match rustix::fs::mknodat(dir, name, FileType::RegularFile, mode, 0) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
 
 /// The `.wh.` file of a name.
 pub(super) fn wh_name(name: &Name) -> NameBuf {
@@ -126,10 +135,7 @@ impl Upper {
     /// Writes the `.wh.` file of `name`. Beside an object of the name it does not act yet, so that
     /// it can be written before the object goes.
     pub(super) fn write_wh_file(&self, dir: &Arc<OwnedFd>, name: &Name) -> Result<()> {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(dir, &*wh_name(name), flags, Mode::empty())
-            .while_doing(|| "write a .wh. file")?;
-        Ok(())
+        make_empty(dir, &wh_name(name)).while_doing(|| "write a .wh. file")
     }
 
     /// A whiteout in the workdir, ready to be renamed into place.

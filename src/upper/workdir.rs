@@ -2,7 +2,7 @@
 //!
 //! Layout of the workdir, the kernel's: `work/` for objects in the making (named `#` and a hex
 //! number), `index/` for hard links that were copied up, `work/incompat/` for what other users of
-//! the upper must know. Ours is one file beside them, `whiteouts`, that records the `.wh.` dialect.
+//! the upper must know. Ours is one file beside them, `whiteouts`, that records the form of deletions.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -31,6 +31,8 @@ pub struct UpperOptions<'a> {
     pub dialect: Option<Dialect>,
     /// Never sync.
     pub volatile: bool,
+    /// Nothing will be changed, not even the workdir.
+    pub read_only: bool,
 }
 
 /// The opened upper: everything that writes goes through it.
@@ -78,18 +80,17 @@ impl Upper {
         let lock = lock(work_fd.as_fd(), options.work, "workdir")?;
         let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
         refuse_incompat(work_fd.as_fd(), options.work)?;
-        let work =
-            make_dir(work_fd.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
-        let work = Arc::new(work);
-        drop_acls(&work);
-        let acl = supports_acl(&Place::Fd(Arc::clone(&work)));
-        clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
-        let can = Abilities::probe(work.as_fd());
-        let dialect = choose_dialect(work_fd.as_fd(), options, &can)?;
-        if options.volatile {
-            mark_volatile(work.as_fd()).map_err(|e| fail("mark workdir volatile", e))?;
-        }
-        let reflink = probe_reflink(work.as_fd());
+        let found = match options.read_only {
+            true => look(&work_fd)?,
+            false => prepare(&work_fd, options)?,
+        };
+        let Found {
+            work,
+            can,
+            dialect,
+            acl,
+            reflink,
+        } = found;
         let links = LinkIndex::open(work_fd, INDEX).map_err(|e| fail("read index of", e))?;
         let layer = Layer::from_root(0, options.upper, dialect.wh_files(), upper_fd, private)?;
         let upper = Upper {
@@ -108,11 +109,6 @@ impl Upper {
             _lock: lock,
         };
         Ok((upper, layer))
-    }
-
-    /// Whether the workdir says that its upper is of the `.wh.` dialect.
-    pub fn recorded_wh_files(work: &Path) -> bool {
-        rustix::fs::access(work.join(RECORD), rustix::fs::Access::EXISTS).is_ok()
     }
 
     /// A name in `work` that nothing has.
@@ -206,46 +202,116 @@ fn mark_volatile(work: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::fs::openat(&volatile, "dirty", flags, Mode::from_raw_mode(0o600)).map(drop)
 }
 
-/// The dialect asked for, else the one recorded, else the best that works.
+/// What is known of an upper before it is used.
+struct Found {
+    work: Arc<OwnedFd>,
+    can: Abilities,
+    dialect: Dialect,
+    acl: bool,
+    reflink: bool,
+}
+
+/// Of an upper that will only be read.
+fn look(workdir: &OwnedFd) -> Result<Found, SetupError> {
+    let work = workdir
+        .try_clone()
+        .map_err(|e| SetupError::new(format!("out of descriptors: {e}")));
+    let work = Arc::new(work?);
+    let can = Abilities {
+        chardev: false,
+        rename_whiteout: false,
+        namespace: None,
+    };
+    let dialect = recorded(workdir.as_fd()).unwrap_or(Dialect::CharDev);
+    let acl = supports_acl(&Place::Fd(Arc::clone(&work)));
+    Ok(Found {
+        work,
+        can,
+        dialect,
+        acl,
+        reflink: false,
+    })
+}
+
+/// Of an upper that will be written: cleans the workdir, finds out what works, leaves marks.
+fn prepare(workdir: &OwnedFd, options: &UpperOptions<'_>) -> Result<Found, SetupError> {
+    let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
+    let work = make_dir(workdir.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
+    let work = Arc::new(work);
+    drop_acls(&work);
+    let acl = supports_acl(&Place::Fd(Arc::clone(&work)));
+    clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
+    let can =
+        Abilities::probe(work.as_fd()).map_err(|e| fail("try out what works in workdir", e))?;
+    let dialect = choose_dialect(workdir.as_fd(), options, &can)?;
+    if options.volatile {
+        mark_volatile(work.as_fd()).map_err(|e| fail("mark workdir volatile", e))?;
+    }
+    let reflink = probe_reflink(work.as_fd());
+    Ok(Found {
+        work,
+        can,
+        dialect,
+        acl,
+        reflink,
+    })
+}
+
+/// The dialect that a workdir says its upper is of.
+fn recorded(workdir: BorrowedFd<'_>) -> Option<Dialect> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(workdir, RECORD, flags, Mode::empty()).ok()?;
+    let mut text = [0u8; 16];
+    let len = rustix::io::read(&file, &mut text[..]).ok()?;
+    let text = text.get(..len)?.trim_ascii();
+    let all = [Dialect::CharDev, Dialect::Xattr, Dialect::File];
+    all.into_iter().find(|d| d.as_str().as_bytes() == text)
+}
+
+/// The dialect asked for, else the one recorded, else the best that works. Whether `.wh.` names
+/// have a meaning cannot be changed any more once an upper was written.
 fn choose_dialect(
     workdir: BorrowedFd<'_>,
     options: &UpperOptions<'_>,
     can: &Abilities,
 ) -> Result<Dialect, SetupError> {
-    let recorded = match Stat::at(workdir, RECORD.as_bytes()) {
-        Ok(_) => Some(Dialect::File),
-        Err(_) => None,
-    };
+    let recorded = recorded(workdir);
     let upper = options.upper;
-    let dialect = match (options.dialect, recorded) {
-        (None, Some(recorded)) => recorded,
-        (None, None) => can.best_dialect(),
-        (Some(Dialect::File), _) => Dialect::File,
-        (Some(_), Some(_)) => {
-            return Err(SetupError::new(format!(
-                "upper {upper:?} was written with .wh. files as whiteouts: use --whiteout file or auto"
-            )));
-        }
-        (Some(Dialect::CharDev), None) if !can.chardev => {
-            return Err(SetupError::new(format!(
-                "whiteouts as character devices do not work in {upper:?}: use --whiteout auto"
-            )));
-        }
-        (Some(Dialect::Xattr), None) if can.namespace.is_none() => {
-            return Err(SetupError::new(format!(
-                "extended attributes do not work in {upper:?}: use --whiteout auto"
-            )));
-        }
-        (Some(asked), None) => asked,
+    let refuse = |what: &str, other: &str| {
+        Err(SetupError::new(format!(
+            "{what} in {upper:?}: use --whiteout {other}"
+        )))
     };
-    if dialect == Dialect::File && recorded.is_none() {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let text = b"file\n";
-        rustix::fs::openat(workdir, RECORD, flags, Mode::from_raw_mode(0o644))
-            .and_then(|fd| rustix::io::write(fd, text))
+    let dialect = options
+        .dialect
+        .or(recorded)
+        .unwrap_or_else(|| can.best_dialect());
+    match (dialect, recorded) {
+        (Dialect::File, None | Some(Dialect::File)) => {}
+        (Dialect::File, Some(_)) => {
+            return refuse("names with .wh. are no whiteouts", "auto");
+        }
+        (_, Some(Dialect::File)) => return refuse("whiteouts are .wh. files", "file or auto"),
+        (Dialect::CharDev, _) if !can.chardev => {
+            return refuse("whiteouts as character devices do not work", "auto");
+        }
+        (Dialect::Xattr, _) if can.namespace.is_none() => {
+            return refuse("extended attributes do not work", "auto");
+        }
+        _ => {}
+    }
+    if recorded != Some(dialect) {
+        record(workdir, dialect)
             .map_err(|e| SetupError::at("record the whiteout format in", options.work, e))?;
     }
     Ok(dialect)
+}
+
+fn record(workdir: BorrowedFd<'_>, dialect: Dialect) -> Result<(), Errno> {
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o644);
+    let file = rustix::fs::openat(workdir, RECORD, flags | OFlags::CLOEXEC, mode)?;
+    rustix::io::write(&file, format!("{}\n", dialect.as_str()).as_bytes()).map(drop)
 }
 
 /// Opens directory `name` in `dir`, made if it is missing, and usable by its owner.
@@ -254,14 +320,19 @@ pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errn
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(e),
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let fd = open_dir(dir, name)?;
     let stat = Stat::at(fd.as_fd(), b"")?;
     // The kernel leaves mode 0; only root could use that.
     if stat.attr.perm & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
         crate::sys::attr::chmod_nofollow(dir, name, 0o700)?;
     }
     Ok(fd)
+}
+
+/// Opens directory `name` in `dir` as `O_PATH`.
+pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
 /// The names in a directory.
@@ -300,6 +371,13 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &Name) -> Result<(), Errno>
         result => return result,
     }
     let open = |dir: BorrowedFd<'_>, name: &Name| {
+        if !rustix::process::geteuid().is_root() {
+            // Its mode may forbid its owner to empty it.
+            crate::error::best_effort(
+                "make a directory removable",
+                crate::sys::attr::chmod_nofollow(dir, name, 0o700),
+            );
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir, name, flags, Mode::empty())
     };
