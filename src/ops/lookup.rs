@@ -264,7 +264,7 @@ impl Union {
             };
         };
         let stat = known.stat;
-        let inode = self.register(dir, name, found.top, known, count);
+        let (inode, added) = self.register(dir, name, found.top, known, count);
         let index = index.read();
         match index.get(name) {
             Some(entry) if index.version() == version => {
@@ -282,12 +282,13 @@ impl Union {
             }
             _ => {
                 drop(index);
-                let alias = {
+                if added {
                     let mut state = inode.state_mut();
                     let at = state.names.iter().position(|a| a.is(dir, name));
-                    at.map(|at| state.names.remove(at))
-                };
-                drop(alias);
+                    let alias = at.map(|at| state.names.remove(at));
+                    drop(state);
+                    drop(alias);
+                }
                 self.uncount(inode, count);
                 Ok(None)
             }
@@ -538,7 +539,8 @@ impl Union {
             .wanted(self.table.devices().index(layer.dev), ino)
     }
 
-    /// Makes (or finds) the inode of an object and gives it this name.
+    /// Makes (or finds) the inode of an object and gives it this name; whether it did not have the
+    /// name before.
     fn register(
         &self,
         dir: &Arc<Inode>,
@@ -546,7 +548,7 @@ impl Union {
         top: Top,
         known: Known,
         count: Count,
-    ) -> Arc<Inode> {
+    ) -> (Arc<Inode>, bool) {
         let Known {
             id,
             wanted,
@@ -570,8 +572,10 @@ impl Union {
             }
             inode
         };
+        let mut added = true;
         let update = |inode: &Arc<Inode>, is_new: bool| {
-            if !is_new && !inode.has_name(dir, name) {
+            added = is_new || !inode.has_name(dir, name);
+            if !is_new && added {
                 let alias = Alias::new(dir, name, alias_layer);
                 inode.state_mut().names.push(alias);
             }
@@ -586,7 +590,7 @@ impl Union {
         if let Some(lower) = lower_id {
             self.table.also(lower, &inode);
         }
-        inode
+        (inode, added)
     }
 
     /// Makes the inode of an object that was just created in the upper.
@@ -609,6 +613,6 @@ impl Union {
             alias_layer: layer,
             stat: *stat,
         };
-        Ok(self.register(dir, name, top, known, Count::Yes))
+        Ok(self.register(dir, name, top, known, Count::Yes).0)
     }
 }

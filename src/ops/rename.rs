@@ -366,10 +366,10 @@ impl Union {
         let old = {
             let mut state = inode.state_mut();
             match state.names.iter_mut().find(|a| a.is(from.dir, from.name)) {
-                Some(old) => std::mem::replace(old, alias),
+                Some(old) => Some(std::mem::replace(old, alias)),
                 None => {
                     state.names.push(alias);
-                    return Ok(());
+                    None
                 }
             }
         };

@@ -91,11 +91,22 @@ impl Lab {
             self.lowers_before = Some(self.read_lowers());
         }
         let (upper, work, mnt) = (self.upper_dir(), self.work_dir(), self.mnt());
-        subject.mount(&Layers {
+        let layers = Layers {
             lowers: &self.lowers,
             upper: self.has_upper.then_some((&upper, &work)),
             mnt: &mnt,
-        })?;
+        };
+        // A mount namespace that another process was making just now keeps the last mount, and so
+        // the upper, for a moment.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match subject.mount(&layers) {
+                Err(why) if why.contains("EBUSY") && std::time::Instant::now() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                result => break result,
+            }
+        }?;
         let daemons = if subject.is_kernel() {
             Vec::new()
         } else {

@@ -16,6 +16,7 @@ mod kit;
 mod attributes;
 mod copy_up;
 mod data;
+mod deviations;
 mod fuse_overlayfs_defects;
 mod hard_links;
 mod listing;
