@@ -17,6 +17,7 @@ mod expected;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use kit::{Lab, Layers, Subject, program, sys};
 
@@ -60,7 +61,12 @@ fn on_kernel_overlayfs() {
     run(&Subject::Kernel);
 }
 
+/// The mount namespace of a suite under way holds the mounts of all other tests, too: they could be
+/// unmounted, but not be mounted again on the same layers.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn run(subject: &Subject) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lab = Lab::new()
         .lower("d below/deep\nf below/file text")
         .lower("f other text")
