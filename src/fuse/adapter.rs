@@ -24,7 +24,8 @@ use super::server::{IoMode, ServeOptions};
 use crate::attr::Kind;
 use crate::error::{self, Result, best_effort};
 use crate::ops::{
-    Caller, DirItem, Entry, Inspect, NewObject, Perm, RenameMode, SetAttr, Union, WriteHow, Written,
+    Caller, DirItem, Entry, Inspect, NewObject, Perm, RenameMode, SetAttr, TimeChange, Union,
+    WriteHow, Written,
 };
 
 /// For ever, as far as the kernel's clock goes.
@@ -330,7 +331,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change = SetAttr {
+        let mut change = SetAttr {
             perm: mode.map(|m| m & 0o7777),
             uid,
             gid,
@@ -340,8 +341,13 @@ impl Filesystem for Adapter {
         };
         let caller = caller(req);
         let slow = self.shared.union.would_copy(ino.0);
+        // With writeback the kernel keeps the time and sends one with every size that is another.
+        let keep_mtime = self.shared.options.writeback && size.is_some() && mtime.is_none();
         self.dispatch(slow, move |shared| {
             let result = shared.call(Op::Setattr, ino, |union| {
+                if keep_mtime {
+                    change.mtime = TimeChange::To(union.getattr(ino.0)?.mtime);
+                }
                 union.setattr(caller, ino.0, &change)
             });
             match result {

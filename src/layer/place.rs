@@ -86,8 +86,16 @@ impl Place {
     /// # Errors
     /// Those of openat(2).
     pub fn open_read(&self) -> Result<OwnedFd, Errno> {
-        match self.open(OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK) {
-            Err(Errno::PERM) => self.open(OFlags::RDONLY | OFlags::NONBLOCK),
+        self.open_quiet(OFlags::RDONLY)
+    }
+
+    /// Opens a regular file without touching its access time where that is permitted.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open_quiet(&self, mode: OFlags) -> Result<OwnedFd, Errno> {
+        match self.open(mode | OFlags::NOATIME | OFlags::NONBLOCK) {
+            Err(Errno::PERM) => self.open(mode | OFlags::NONBLOCK),
             result => result,
         }
     }

@@ -183,7 +183,7 @@ impl Union {
         let (fd, id) = self
             .with_place(inode, |place| {
                 let id = inode.id();
-                let fd = place.open(OFlags::RDWR | OFlags::NONBLOCK)?;
+                let fd = place.open_quiet(OFlags::RDWR)?;
                 self.check_identity(&fd, id)?;
                 Ok((fd, id))
             })
@@ -392,9 +392,9 @@ impl Union {
     /// its file's mode forbids the daemon to open again stays, until the file is forgotten.
     fn downgrade(&self, inode: &Arc<Inode>, old: &Arc<FileFd>) {
         let root = rustix::process::geteuid().is_root();
-        let again = |flags| self.with_place(inode, |place| place.open(flags | OFlags::NONBLOCK));
+        let again = |mode| self.with_place(inode, |place| place.open_quiet(mode));
         let reopened = if root || again(OFlags::WRONLY).is_ok() {
-            again(OFlags::RDONLY | OFlags::NOATIME).or_else(|_| again(OFlags::RDONLY))
+            again(OFlags::RDONLY)
         } else {
             Err(Errno::ACCESS)
         };

@@ -186,8 +186,7 @@ impl Union {
 
     fn child_hint(&self, parent: u64, name: &Name) -> Option<u64> {
         let index = self.indexes.get(parent)?;
-        let hint = index.read().get(name).and_then(|e| e.hint());
-        hint
+        index.read().get(name)?.hint()
     }
 
     /// A layer by its id.

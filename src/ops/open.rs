@@ -24,13 +24,10 @@ impl Union {
     pub fn open(config: &Config) -> Result<Union, SetupError> {
         let mut layers = Vec::with_capacity(config.lowers.len() + 1);
         let mut upper = None;
-        match &config.upper {
-            Some(given) => {
-                let (opened, layer) = open_upper(given, config.read_only)?;
-                upper = Some(opened);
-                layers.push(layer);
-            }
-            None => {}
+        if let Some(given) = &config.upper {
+            let (opened, layer) = open_upper(given, config.read_only)?;
+            upper = Some(opened);
+            layers.push(layer);
         }
         for path in &config.lowers {
             let id = LayerId::try_from(layers.len())

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::OFlags;
 
 use super::Union;
 use super::lookup::Count;
@@ -50,8 +50,7 @@ impl Union {
         let covers = found.covers;
         let removed = match (in_upper, covers) {
             (true, true) => upper.whiteout_object(&dir_fd, name),
-            (true, false) => rustix::fs::unlinkat(&dir_fd, name, AtFlags::empty())
-                .while_doing(|| "unlink in the upper"),
+            (true, false) => upper.unlink(&dir_fd, name),
             (false, _) => upper.whiteout_absent(&dir_fd, name),
         };
         if removed.is_err() {

@@ -137,7 +137,7 @@ fn copy_xattrs(from: &Place, to: &Place) -> Result<()> {
         match set {
             Ok(()) => {}
             // An upper that cannot hold it, or a right we lack (trusted.*, security.*): the object
-            // is still worth more than the refusal. The kernel's overlayfs does the same.
+            // is still worth more than the refusal.
             Err(e @ (Errno::OPNOTSUPP | Errno::PERM)) => {
                 tracing::debug!("attribute {} is not copied up: {e}", name.escape_ascii());
             }

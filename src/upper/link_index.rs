@@ -11,8 +11,10 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::workdir::{entries, make_dir, open_dir};
-use crate::error::Errno;
+use crate::error::{Errno, best_effort};
 use crate::layer::Place;
+use crate::marker::nlink::{Base, Nlink};
+use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 
 /// See the module.
@@ -33,13 +35,23 @@ struct Inner {
 
 impl LinkIndex {
     /// Reads the index in the workdir, if there is one.
-    pub(super) fn open(workdir: OwnedFd, name: &'static str) -> Result<LinkIndex, Errno> {
+    /// Unless `read_only`, entries of inodes that have lost their last name are removed: a crash
+    /// came between the two.
+    pub(super) fn open(
+        workdir: OwnedFd,
+        name: &'static str,
+        read_only: bool,
+    ) -> Result<LinkIndex, Errno> {
         let mut inner = Inner::default();
         match crate::layer::Stat::at(workdir.as_fd(), name.as_bytes()) {
             Ok(_) => {
                 let dir = open_dir(workdir.as_fd(), name.as_bytes())?;
                 inner.names = entries(dir.as_fd())?.into_iter().collect();
-                inner.dir = Some(Arc::new(dir));
+                let dir = Arc::new(dir);
+                if !read_only {
+                    inner.names.retain(|name| !removed_orphan(&dir, name));
+                }
+                inner.dir = Some(dir);
             }
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
@@ -97,4 +109,25 @@ impl LinkIndex {
         self.inner.write().names.remove(name);
         rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())
     }
+}
+
+/// Removes an entry if its inode has no name left in the view; whether it did.
+fn removed_orphan(dir: &Arc<OwnedFd>, name: &Name) -> bool {
+    let place = Place::at(Arc::clone(dir), name);
+    let Ok(stat) = place.stat() else { return false };
+    let count = Namespace::ALL.iter().find_map(|namespace| {
+        let value = place
+            .get_xattr(namespace.name(Marker::Nlink).as_bytes())
+            .ok()??;
+        Nlink::decode(&value)
+    });
+    let names = match count {
+        Some(Nlink {
+            base: Base::Upper,
+            difference,
+        }) => i64::from(stat.attr.nlink) + difference,
+        _ => return false,
+    };
+    let gone = || rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
+    stat.attr.nlink == 1 && names <= 0 && best_effort("remove an orphan", gone()).is_some()
 }

@@ -103,6 +103,14 @@ impl Upper {
         Ok(())
     }
 
+    /// Removes the object `name`, no directory, that covers nothing.
+    ///
+    /// # Errors
+    /// The upper's; nothing has changed then.
+    pub fn unlink(&self, dir: &OwnedFd, name: &Name) -> Result<()> {
+        rustix::fs::unlinkat(dir, name, AtFlags::empty()).while_doing(|| "unlink in the upper")
+    }
+
     /// Removes the directory `name`, empty in the view, whatever markers it holds.
     ///
     /// # Errors

@@ -91,7 +91,8 @@ impl Upper {
             acl,
             reflink,
         } = found;
-        let links = LinkIndex::open(work_fd, INDEX).map_err(|e| fail("read index of", e))?;
+        let links = LinkIndex::open(work_fd, INDEX, options.read_only)
+            .map_err(|e| fail("read index of", e))?;
         let layer = Layer::from_root(0, options.upper, dialect.wh_files(), upper_fd, private)?;
         let upper = Upper {
             layer: layer.id,

@@ -103,6 +103,30 @@ fn opening_a_lower_file_with_o_trunc() {
     });
 }
 
+/// dpkg opens its lock files that way: nothing is cut, and the time is set.
+#[test]
+fn truncation_to_the_same_size_sets_the_time() {
+    let lower = "f low-opened mtime=5\nf low-cut hello mtime=5\nf low-path hello mtime=5";
+    all_io(&[lower], |lab| {
+        for (name, data) in [("opened", ""), ("cut", "hello"), ("path", "hello")] {
+            let new = lab.at(format!("up-{name}"));
+            sys::put(&new, data.as_bytes()).unwrap();
+            sys::set_mtime(&new, (5, 0)).unwrap();
+        }
+        for layer in ["low", "up"] {
+            let opened = lab.at(format!("{layer}-opened"));
+            drop(sys::open(&opened, libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC, 0o600).unwrap());
+            assert!(sys::lstat(&opened).unwrap().mtime.0 > 5, "{layer}: O_TRUNC");
+            let cut = lab.at(format!("{layer}-cut"));
+            let fd = sys::open(&cut, libc::O_RDWR, 0).unwrap();
+            sys::ftruncate(&fd, 5).unwrap();
+            assert!(sys::lstat(&cut).unwrap().mtime.0 > 5, "{layer}: ftruncate");
+            // By path it may be either (with writeback FUSE keeps the time), but it must stay so.
+            sys::truncate(lab.at(format!("{layer}-path")), 5).unwrap();
+        }
+    });
+}
+
 #[test]
 fn appends_of_many_descriptors_lose_nothing() {
     all_io(&[LOWER], |lab| {
