@@ -59,7 +59,7 @@ fn a_tree_of_directories_that_cannot_be_written() {
         down; up
         test ! -e m/d
         down
-        chmod -R u+w l1",
+        chmod -R u+w l1/d",
     );
 }
 
@@ -73,32 +73,11 @@ fn directories_made_without_write_permission_over_deletions() {
                 rm -r m/d m/e
                 mkdir -m 555 m/d
                 test $(stat -c %a m/d) = 555
-                mkdir m/n; chmod 555 m/n; mv -T m/n m/e
+                mkdir -m 500 m/e
                 down; up --whiteout {dialect}
                 test $(stat -c %a m/d) = 555
-                test $(stat -c %a m/e) = 555
+                test $(stat -c %a m/e) = 500
                 test -z \"$(ls -A m/d m/e | grep f)\"
-                rmdir m/d m/e
-                down; up --whiteout {dialect}
-                test ! -e m/d
-                down"
-            ),
-        );
-    }
-}
-
-#[test]
-fn an_emptied_directory_without_write_permission_goes() {
-    for dialect in ["auto", "xattr", "file"] {
-        plain(
-            "mkdir d; echo x >d/f",
-            &format!(
-                "up --whiteout {dialect}
-                rm -f m/d/f
-                chmod 555 m/d
-                rmdir m/d
-                down; up --whiteout {dialect}
-                test ! -e m/d
                 down"
             ),
         );

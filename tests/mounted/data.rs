@@ -432,6 +432,7 @@ fn what_a_mapping_wrote_into_a_hole_is_data() {
         let lab = lab.mount_as(&subject);
         sys::put(lab.at("new"), b"").unwrap();
         sys::truncate(lab.at("new"), 1_000_000).unwrap();
+        sys::chmod(lab.at("low"), 0o600).unwrap();
         for name in ["new", "low"] {
             let fd = sys::open(lab.at(name), libc::O_RDWR, 0).unwrap();
             let mut map = sys::Map::shared(&fd, 1_000_000).unwrap();
@@ -455,7 +456,7 @@ fn what_a_mapping_wrote_into_a_hole_is_data() {
 /// Nothing is cut off, and yet it is a change.
 #[test]
 fn truncating_an_empty_lower_file_moves_its_mtime() {
-    all_io(&["f empty\nf small text\nf e2"], |lab| {
+    all_io(&["f empty\nf small text"], |lab| {
         for name in ["empty", "small"] {
             let before = sys::lstat(lab.at(name)).unwrap();
             sys::put(lab.at(name), b"").unwrap();
@@ -463,8 +464,10 @@ fn truncating_an_empty_lower_file_moves_its_mtime() {
             assert!(after.mtime > before.mtime, "{name}: {:?}", after.mtime);
             assert_eq!(after.size, 0);
         }
-        let before = sys::lstat(lab.at("e2")).unwrap();
-        sys::truncate(lab.at("e2"), 0).unwrap();
-        assert!(sys::lstat(lab.at("e2")).unwrap().mtime > before.mtime);
+    });
+    both(&["f empty"], |lab| {
+        let before = sys::lstat(lab.at("empty")).unwrap();
+        sys::truncate(lab.at("empty"), 0).unwrap();
+        assert!(sys::lstat(lab.at("empty")).unwrap().mtime > before.mtime);
     });
 }
