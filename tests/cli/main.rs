@@ -11,5 +11,6 @@ mod bad_input;
 mod helper;
 mod lab;
 mod life;
+mod plain_user;
 mod rootless;
 mod usage;

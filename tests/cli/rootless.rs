@@ -31,7 +31,7 @@ fn a_user_namespace_without_a_mount_namespace() {
 
 /// Runs a script as a plain user. If we are root: in a mount namespace where `/dev/fuse` is open
 /// to all, as udev makes it on real machines.
-fn as_plain_user(lab: &Lab, script: &str) -> Outcome {
+pub(crate) fn as_plain_user(lab: &Lab, script: &str) -> Outcome {
     let mut command = if fs::metadata("/proc/self").unwrap().uid() == 0 {
         for dir in ["m", "u", "w"] {
             chown(lab.path(dir), Some(65534), Some(65534)).unwrap();

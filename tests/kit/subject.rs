@@ -14,6 +14,8 @@ use super::sys;
 pub enum Subject {
     /// The program of this package, with further arguments.
     Ours(Vec<String>),
+    /// Ours, which may open no more than so many descriptors.
+    Cramped(u32),
     /// The kernel's overlayfs, with the options under which it keeps hard links.
     Kernel,
     /// The fuse-overlayfs found on PATH.
@@ -84,7 +86,7 @@ impl Subject {
     }
 
     pub fn is_ours(&self) -> bool {
-        matches!(self, Subject::Ours(_))
+        matches!(self, Subject::Ours(_) | Subject::Cramped(_))
     }
 
     pub fn is_kernel(&self) -> bool {
@@ -96,16 +98,19 @@ impl Subject {
         match self {
             Subject::Ours(arguments) => {
                 let mut command = Command::new(program());
-                for lower in layers.lowers {
-                    command.arg("--lower").arg(escaped(lower, b":\\"));
-                }
-                if let Some((upper, work)) = layers.upper {
-                    command.arg("--upper").arg(upper).arg("--work").arg(work);
-                }
                 finished(
-                    command.args(arguments).arg(layers.mnt),
+                    our_layers(&mut command, layers)
+                        .args(arguments)
+                        .arg(layers.mnt),
                     Duration::from_secs(60),
                 )
+            }
+            Subject::Cramped(descriptors) => {
+                let mut command = Command::new("sh");
+                let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+                command.arg("-ec").arg(script).arg(program());
+                let command = our_layers(&mut command, layers).arg(layers.mnt);
+                finished(command, Duration::from_secs(60))
             }
             Subject::FuseOverlayfs => {
                 let mut command = Command::new("fuse-overlayfs");
@@ -152,7 +157,7 @@ impl Subject {
 
     fn try_umount(&self, mnt: &Path) -> Result<(), String> {
         match self {
-            Subject::Ours(_) => {
+            Subject::Ours(_) | Subject::Cramped(_) => {
                 let mut command = Command::new(program());
                 finished(command.arg("umount").arg(mnt), Duration::from_secs(60))
             }
@@ -208,6 +213,16 @@ pub fn processes_about(word: &Path) -> Vec<u32> {
         }
     }
     found
+}
+
+fn our_layers<'a>(command: &'a mut Command, layers: &Layers<'_>) -> &'a mut Command {
+    for lower in layers.lowers {
+        command.arg("--lower").arg(escaped(lower, b":\\"));
+    }
+    if let Some((upper, work)) = layers.upper {
+        command.arg("--upper").arg(upper).arg("--work").arg(work);
+    }
+    command
 }
 
 fn overlay_options(layers: &Layers<'_>) -> OsString {

@@ -419,3 +419,55 @@ fn an_old_mapping_sees_new_data() {
         });
     }
 }
+
+/// Also what was never written by a call.
+#[test]
+fn what_a_mapping_wrote_into_a_hole_is_data() {
+    for subject in [
+        Subject::Kernel,
+        Subject::default(),
+        Subject::with(&["--writeback"]),
+    ] {
+        let lab = crate::Lab::new().lower("f low size=1000000").upper("");
+        let lab = lab.mount_as(&subject);
+        sys::put(lab.at("new"), b"").unwrap();
+        sys::truncate(lab.at("new"), 1_000_000).unwrap();
+        sys::chmod(lab.at("low"), 0o600).unwrap();
+        for name in ["new", "low"] {
+            let fd = sys::open(lab.at(name), libc::O_RDWR, 0).unwrap();
+            let mut map = sys::Map::shared(&fd, 1_000_000).unwrap();
+            map.bytes_mut()[500_000] = b'x';
+            let data = sys::lseek(&fd, 0, libc::SEEK_DATA);
+            assert!(
+                matches!(data, Ok(0..=500_000)),
+                "{subject:?}: {name}: data at {data:?}"
+            );
+            let other = sys::open(lab.at(name), libc::O_RDONLY, 0).unwrap();
+            let data = sys::lseek(&other, 0, libc::SEEK_DATA);
+            assert!(
+                matches!(data, Ok(0..=500_000)),
+                "{subject:?}: {name}: data at {data:?}"
+            );
+            drop(map);
+        }
+    }
+}
+
+/// Nothing is cut off, and yet it is a change.
+#[test]
+fn truncating_an_empty_lower_file_moves_its_mtime() {
+    all_io(&["f empty\nf small text"], |lab| {
+        for name in ["empty", "small"] {
+            let before = sys::lstat(lab.at(name)).unwrap();
+            sys::put(lab.at(name), b"").unwrap();
+            let after = sys::lstat(lab.at(name)).unwrap();
+            assert!(after.mtime > before.mtime, "{name}: {:?}", after.mtime);
+            assert_eq!(after.size, 0);
+        }
+    });
+    both(&["f empty"], |lab| {
+        let before = sys::lstat(lab.at("empty")).unwrap();
+        sys::truncate(lab.at("empty"), 0).unwrap();
+        assert!(sys::lstat(lab.at("empty")).unwrap().mtime > before.mtime);
+    });
+}

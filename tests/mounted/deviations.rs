@@ -280,3 +280,72 @@ fn locks_are_the_kernels() {
         assert!(!sys::exists(lab.in_upper("f")));
     });
 }
+
+/// As kernel overlayfs itself leaves them in an upper: nothing is done to what we cannot follow.
+#[test]
+fn redirects_and_metacopies_in_the_upper_are_left_alone() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let mut lab = Lab::new()
+        .lower("f copy content\nf old/f text\nf plain p")
+        .upper("");
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lab.lower_dir(0).display(),
+        lab.upper_dir().display(),
+        lab.work_dir().display()
+    );
+    let options = layers + ",metacopy=on,redirect_dir=on,index=off";
+    sys::mount(
+        "overlay",
+        lab.mnt(),
+        "overlay",
+        0,
+        std::ffi::OsStr::new(&options),
+    )
+    .unwrap();
+    let made = sys::chmod(lab.at("copy"), 0o600)
+        .and_then(|()| sys::rename(lab.at("old"), lab.at("moved")));
+    sys::umount(lab.mnt(), 0).unwrap();
+    made.unwrap();
+    for (name, marker) in [("copy", "metacopy"), ("moved", "redirect")] {
+        let marker = format!("trusted.overlay.{marker}");
+        assert!(
+            sys::getxattr(lab.in_upper(name), &marker).is_ok(),
+            "{marker}"
+        );
+    }
+    lab = lab.mount();
+    let look = crate::Look {
+        dir_mtime: true,
+        ..crate::Look::default()
+    };
+    let before = crate::snapshot::read(&lab.upper_dir(), look).snapshot;
+    let (copy, moved) = (lab.at("copy"), lab.at("moved"));
+    for (what, result) in [
+        ("read", sys::get(&copy).map(drop)),
+        ("append", sys::append(&copy, b"x")),
+        ("overwrite", sys::overwrite(&copy, 0, b"x")),
+        ("truncate", sys::truncate(&copy, 3)),
+        ("lengthen", sys::truncate(&copy, 30)),
+        ("rename", sys::rename(&copy, lab.at("other"))),
+        ("link", sys::link(&copy, lab.at("other"))),
+        (
+            "exchange",
+            sys::rename2(&copy, lab.at("plain"), libc::RENAME_EXCHANGE),
+        ),
+        ("rename the directory", sys::rename(&moved, lab.at("other"))),
+        ("make in the directory", sys::put(moved.join("new"), b"x")),
+        ("remove the directory", sys::rmdir(&moved)),
+    ] {
+        assert!(result.is_err(), "{what} worked");
+        let after = crate::snapshot::read(&lab.upper_dir(), look).snapshot;
+        crate::snapshot::assert_same(
+            &format!("the upper before and after: {what}"),
+            &before,
+            &after,
+        );
+    }
+    fails!(sys::lstat(lab.at("other")), ENOENT);
+}

@@ -332,3 +332,40 @@ fn others_work_during_a_large_copy_up() {
         "{meanwhile} files made and removed during a copy of 400 MiB"
     );
 }
+
+/// Hard links that were changed are found again without a word written, not even to the workdir.
+#[test]
+fn a_read_only_mount_knows_changed_hard_links() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let lower = "f a text\nh d/b a\nh d/c a\nf gone g";
+    for dialect in ["chardev", "xattr", "file"] {
+        let mut lab = Lab::new().lower(lower).upper("");
+        lab = lab.mount_as(&Subject::ours(&["--whiteout", dialect]));
+        sys::append(lab.at("a"), b"+more").unwrap();
+        sys::unlink(lab.at("gone")).unwrap();
+        lab.umount();
+        let look = crate::Look {
+            dir_mtime: true,
+            ..crate::Look::default()
+        };
+        let read = |lab: &Lab| {
+            [lab.upper_dir(), lab.work_dir()].map(|dir| crate::snapshot::read(&dir, look).snapshot)
+        };
+        let before = read(&lab);
+        lab.remount_as(&Subject::ours(&["--read-only"]));
+        let first = sys::lstat(lab.at("d/b")).unwrap();
+        for name in ["d/c", "a", "d/b"] {
+            let st = sys::lstat(lab.at(name)).unwrap();
+            assert_eq!((st.ino, st.nlink), (first.ino, 3), "{dialect}: {name}");
+            assert_eq!(sys::text(lab.at(name)), "text+more", "{dialect}: {name}");
+        }
+        lab.expect_paths("a d d/b d/c");
+        fails!(sys::append(lab.at("d/c"), b"x"), EROFS);
+        lab.umount();
+        for (before, after) in before.iter().zip(&read(&lab)) {
+            crate::snapshot::assert_same("layers of a read-only mount", before, after);
+        }
+    }
+}

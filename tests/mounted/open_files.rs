@@ -226,3 +226,40 @@ fn thousands_of_mappings() {
     drop(maps);
     assert_eq!(sys::text(lab.in_upper("d/2999")), "Text2999");
 }
+
+/// A directory that was emptied and renamed over lives on as long as it is open.
+#[test]
+fn a_directory_that_was_renamed_over() {
+    let lower = "f merged/x x\nf low/x x\nd empty";
+    all_io(&[lower, "f merged/y y"], |lab| {
+        sys::put(lab.at("merged/z"), b"z").unwrap();
+        for name in ["merged", "low", "empty"] {
+            let fd = sys::open(lab.at(name), libc::O_RDONLY | libc::O_DIRECTORY, 0).unwrap();
+            let before = sys::fstat(&fd).unwrap();
+            for inside in sys::names(lab.at(name)) {
+                sys::unlink(lab.at(name).join(inside)).unwrap();
+            }
+            sys::mkdir(lab.at("new"), 0o700).unwrap();
+            sys::put(lab.at("new/in"), b"in").unwrap();
+            sys::rename(lab.at("new"), lab.at(name)).unwrap();
+            for _ in 0..2 {
+                let after = sys::fstat(&fd).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+                assert_eq!(after.ino, before.ino, "{name}");
+                assert!(after.is_dir(), "{name}");
+                // The kernel itself refuses to list what it knows to be removed.
+                match sys::list_fd(&fd) {
+                    Ok(inside) => assert!(inside.len() <= 2, "{name}: {inside:?}"),
+                    Err(errno) => assert_eq!(errno.0, libc::ENOENT, "{name}"),
+                }
+                let number = fd_number(&fd);
+                fails!(sys::lstat(format!("/proc/self/fd/{number}/in")), ENOENT);
+                assert!(sys::put(format!("/proc/self/fd/{number}/file"), b"").is_err());
+                sys::lseek(&fd, 0, libc::SEEK_SET).unwrap();
+                // Again, when what is only remembered for a moment is not remembered any more.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                sys::drop_caches();
+            }
+            assert_eq!(lab.ls(name), ["in"]);
+        }
+    });
+}

@@ -127,3 +127,28 @@ fn sticky_directories_protect_their_files() {
         },
     );
 }
+
+/// A directory that only holds deletions is empty, however many and of which spelling.
+#[test]
+fn a_lower_directory_full_of_deletions_goes_at_once() {
+    for spelling in ["w", "w.", "wx", "unmarked"] {
+        let (mut top, mut upper) = (String::from("d d\n"), String::from("d u\n"));
+        for n in 0..100 {
+            let line = |dir: &str| match spelling {
+                "unmarked" => format!("f {dir}/x{n} size=0 trusted.overlay.whiteout=\n"),
+                _ => format!("{spelling} {dir}/x{n}\n"),
+            };
+            top += &line("d");
+            if spelling != "w." {
+                upper += &line("u");
+            }
+        }
+        let mut lab = crate::Lab::new().lower(&top).upper(&upper).mount();
+        for dir in ["d", "u"] {
+            sys::rmdir(lab.at(dir)).unwrap_or_else(|e| panic!("{spelling} {dir}: {e:?}"));
+        }
+        lab.expect_paths("");
+        lab.remount();
+        lab.expect_paths("");
+    }
+}

@@ -194,3 +194,33 @@ fn default_acls_are_inherited_instead_of_the_umask() {
         fails!(sys::getxattr(at("d/low"), ACCESS), ENODATA);
     });
 }
+
+/// As on any filesystem: who may not read them does not see that they are there.
+#[test]
+fn names_of_trusted_attributes_are_for_the_privileged() {
+    for_all_users(
+        &["f low text mode=0666 trusted.a=1 user.b=2\nd d mode=0777 trusted.c=1"],
+        |lab| {
+            sys::put(lab.at("new"), b"").unwrap();
+            sys::setxattr(lab.at("new"), "trusted.a", b"1", 0).unwrap();
+            sys::setxattr(lab.at("new"), "user.b", b"2", 0).unwrap();
+            for (name, all, some) in [
+                ("low", &["trusted.a", "user.b"][..], &["user.b"][..]),
+                ("new", &["trusted.a", "user.b"], &["user.b"]),
+                ("d", &["trusted.c"], &[]),
+            ] {
+                let at = lab.at(name);
+                let list = || sys::listxattr(&at).unwrap();
+                let names = |names: &[&str]| -> Vec<Vec<u8>> {
+                    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+                };
+                assert_eq!(list(), names(all), "{name}");
+                assert_eq!(sys::as_user(1000, 1000, list), names(some), "{name}");
+                assert_eq!(list(), names(all), "{name}");
+                sys::as_user(1000, 1000, || {
+                    assert!(sys::getxattr(&at, all[0]).is_err(), "{name}");
+                });
+            }
+        },
+    );
+}
