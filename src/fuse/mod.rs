@@ -8,5 +8,6 @@ mod convert;
 mod counters;
 mod pool;
 mod server;
+mod shared;
 
 pub use server::{IoMode, ServeOptions, Server};

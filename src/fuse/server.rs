@@ -8,7 +8,8 @@ use std::time::Duration;
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 
-use super::adapter::{Adapter, Shared};
+use super::adapter::Adapter;
+use super::shared::Shared;
 use crate::ops::{Inspect, Union};
 
 /// How the kernel is to use the filesystem.

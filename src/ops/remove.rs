@@ -16,50 +16,22 @@ use crate::name::{Name, NameBuf};
 use crate::tree::{Inode, Pin};
 use crate::upper::Upper;
 
+/// What is to be removed.
+struct Victim<'a> {
+    dir: &'a Arc<Inode>,
+    /// The directory in the upper.
+    fd: &'a Arc<OwnedFd>,
+    name: &'a Name,
+    inode: &'a Arc<Inode>,
+}
+
 impl Union {
     /// Removes `name`, which must not be a directory.
     ///
     /// # Errors
     /// `ENOENT`, `EISDIR`; the upper's.
     pub fn unlink(&self, parent: u64, name: &Name) -> Result<()> {
-        let upper = self.upper()?;
-        let dir = self.dir(parent)?;
-        let (inode, _) = self.child(&dir, name, Count::No)?;
-        let result = self.unlink_inode(upper, &dir, name, &inode);
-        self.reap(inode);
-        result
-    }
-
-    fn unlink_inode(
-        &self,
-        upper: &Upper,
-        dir: &Arc<Inode>,
-        name: &Name,
-        inode: &Arc<Inode>,
-    ) -> Result<()> {
-        if inode.kind == Kind::Dir {
-            return Err(Errno::ISDIR.into());
-        }
-        let dir_fd = self.upper_dir(dir)?;
-        self.prepare_hard_link(inode)?;
-        let _change = self.lock_dir(dir)?;
-        let found = self.find_same(dir, name, inode)?;
-        self.link_up_if_linked(upper, inode, dir, name)?;
-        let in_upper = self.has_upper_alias(upper, inode, dir, name);
-        self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
-        let covers = found.covers;
-        let removed = match (in_upper, covers) {
-            (true, true) => upper.whiteout_object(&dir_fd, name),
-            (true, false) => upper.unlink(&dir_fd, name),
-            (false, _) => upper.whiteout_absent(&dir_fd, name),
-        };
-        if removed.is_err() {
-            self.undo_pin(inode);
-        }
-        removed?;
-        self.note_removed(dir, name, covers)?;
-        self.lose_name(upper, inode, dir, name);
-        Ok(())
+        self.remove(parent, name, Self::unlink_inode)
     }
 
     /// Removes directory `name`, which must be empty.
@@ -67,39 +39,95 @@ impl Union {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`; the upper's.
     pub fn rmdir(&self, parent: u64, name: &Name) -> Result<()> {
+        self.remove(parent, name, Self::rmdir_inode)
+    }
+
+    /// Looks up what is to be removed and lets `remove` do it.
+    fn remove(
+        &self,
+        parent: u64,
+        name: &Name,
+        remove: impl FnOnce(&Self, &Upper, &Victim<'_>) -> Result<()>,
+    ) -> Result<()> {
         let upper = self.upper()?;
         let dir = self.dir(parent)?;
         let (inode, _) = self.child(&dir, name, Count::No)?;
-        let result = self.rmdir_inode(upper, &dir, name, &inode);
+        let result = self.upper_dir(&dir).and_then(|fd| {
+            let victim = Victim {
+                dir: &dir,
+                fd: &fd,
+                name,
+                inode: &inode,
+            };
+            remove(self, upper, &victim)
+        });
         self.reap(inode);
         result
     }
 
-    fn rmdir_inode(
-        &self,
-        upper: &Upper,
-        dir: &Arc<Inode>,
-        name: &Name,
-        inode: &Arc<Inode>,
-    ) -> Result<()> {
-        let own = inode.dir().ok_or(Errno::NOTDIR)?;
-        let dir_fd = self.upper_dir(dir)?;
+    fn unlink_inode(&self, upper: &Upper, victim: &Victim<'_>) -> Result<()> {
+        let Victim {
+            dir,
+            fd,
+            name,
+            inode,
+        } = *victim;
+        if inode.kind == Kind::Dir {
+            return Err(Errno::ISDIR.into());
+        }
+        self.prepare_hard_link(inode)?;
         let _change = self.lock_dir(dir)?;
-        let found = self.find_same(dir, name, inode)?;
+        let covers = self.find_same(dir, name, inode)?.covers;
+        self.link_up_if_linked(upper, inode, dir, name)?;
+        let in_upper = self.has_upper_alias(upper, inode, dir, name);
+        self.take_away(upper, victim, in_upper, covers, || {
+            match (in_upper, covers) {
+                (true, true) => upper.whiteout_object(fd, name),
+                (true, false) => upper.unlink(fd, name),
+                (false, _) => upper.whiteout_absent(fd, name),
+            }
+        })
+    }
+
+    fn rmdir_inode(&self, upper: &Upper, victim: &Victim<'_>) -> Result<()> {
+        let Victim {
+            dir,
+            fd,
+            name,
+            inode,
+        } = *victim;
+        let own = inode.dir().ok_or(Errno::NOTDIR)?;
+        let _change = self.lock_dir(dir)?;
+        let covers = self.find_same(dir, name, inode)?.covers;
         let _own_change = own.change.lock();
         self.require_empty(inode)?;
         let in_upper = own.stack().top() == upper.layer;
-        let covers = found.covers;
-        self.before_removal(upper, inode, in_upper.then_some((&dir_fd, name)))?;
-        let removed = match (in_upper, covers) {
-            (true, true) => upper.whiteout_dir(&dir_fd, name),
-            (true, false) => upper.remove_dir(&dir_fd, name),
-            (false, _) => upper.whiteout_absent(&dir_fd, name),
-        };
-        if removed.is_err() {
-            self.undo_pin(inode);
-        }
-        removed?;
+        self.take_away(upper, victim, in_upper, covers, || {
+            match (in_upper, covers) {
+                (true, true) => upper.whiteout_dir(fd, name),
+                (true, false) => upper.remove_dir(fd, name),
+                (false, _) => upper.whiteout_absent(fd, name),
+            }
+        })
+    }
+
+    /// Removes from disk by `act`, then from memory.
+    fn take_away(
+        &self,
+        upper: &Upper,
+        victim: &Victim<'_>,
+        in_upper: bool,
+        covers: bool,
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let Victim {
+            dir,
+            fd,
+            name,
+            inode,
+        } = *victim;
+        self.before_removal(upper, inode, in_upper.then_some((fd, name)))?;
+        act().inspect_err(|_| self.undo_pin(inode))?;
         self.note_removed(dir, name, covers)?;
         self.lose_name(upper, inode, dir, name);
         Ok(())
@@ -194,7 +222,8 @@ impl Union {
         Ok(Pin::Fd(Arc::new(fd)))
     }
 
-    /// The removal failed: the object is reached by its name as before.
+    /// Lets go of what a removed object was reached by: it is forgotten, or was not removed after
+    /// all.
     pub(super) fn undo_pin(&self, inode: &Inode) {
         let pin = inode.state_mut().pin.take();
         match pin {

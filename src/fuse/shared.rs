@@ -1,0 +1,180 @@
+//! What all threads of a server share, and how every request is run: counted, logged, survived.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use fuser::{
+    Errno, Generation, INodeNo, Notifier, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr, Request,
+};
+
+use super::convert::{errno, file_attr};
+use super::counters::{Counters, Op};
+use super::pool::Pool;
+use super::server::ServeOptions;
+use crate::error::{self, Result, best_effort};
+use crate::ops::{Caller, Entry, Inspect, Perm, Union, Written};
+
+/// For ever, as far as the kernel's clock goes.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What all threads use.
+pub(super) struct Shared {
+    pub(super) union: Arc<Union>,
+    pub(super) options: ServeOptions,
+    pub(super) inspect: Inspect,
+    pub(super) counters: Counters,
+    pub(super) notifier: OnceLock<Notifier>,
+    pub(super) pool: Pool,
+    /// Work that waits for the kernel, which meanwhile sends requests: never in the pool that
+    /// serves those.
+    pub(super) flushes: Pool,
+    /// FUSE_DONT_MASK was agreed on.
+    pub(super) dont_mask: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(union: Arc<Union>, options: ServeOptions, inspect: Inspect) -> Shared {
+        Shared {
+            union,
+            options,
+            inspect,
+            counters: Counters::new(),
+            notifier: OnceLock::new(),
+            pool: Pool::new(),
+            flushes: Pool::new(),
+            dont_mask: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn union(&self) -> &Arc<Union> {
+        &self.union
+    }
+
+    pub(super) fn set_notifier(&self, notifier: Notifier) {
+        if self.notifier.set(notifier).is_err() {
+            tracing::error!("the notifier was set twice");
+        }
+    }
+
+    /// The permission bits of a new object; the kernel has taken off the umask, unless it left that
+    /// to us (for the sake of default ACLs).
+    pub(super) fn perm(&self, mode: u32, umask: u32) -> Perm {
+        let ours = self.dont_mask.load(Ordering::Relaxed);
+        Perm {
+            perm: mode & 0o7777,
+            umask: if ours { umask } else { 0 },
+        }
+    }
+
+    pub(super) fn ttl(&self) -> Duration {
+        self.options.timeout.unwrap_or(FOREVER)
+    }
+
+    /// Runs a request: counts it, logs its failure, survives its panic.
+    pub(super) fn call<T>(
+        &self,
+        op: Op,
+        ino: INodeNo,
+        f: impl FnOnce(&Union) -> Result<T>,
+    ) -> Result<T, Errno> {
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| f(&self.union)));
+        let failed = !matches!(result, Ok(Ok(_)));
+        self.counters.count(op, start.elapsed(), failed);
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => {
+                log_failure(op, ino, &e);
+                Err(errno(&e))
+            }
+            Err(_) => {
+                self.counters.count_panic();
+                tracing::error!("{} of inode {} panicked: this is a bug", op.name(), ino.0);
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// Refuses an operation that the kernel then does without, for as long as the mount lives.
+    pub(super) fn refuse(&self, op: Op) -> Errno {
+        self.counters.count(op, Duration::ZERO, true);
+        Errno::ENOSYS
+    }
+
+    /// Tells the kernel that the attributes it has of an object are out of date.
+    pub(super) fn invalidate_attributes(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            best_effort("invalidate attributes", notifier.inval_inode(ino, -1, 0));
+        }
+    }
+
+    /// Writes out what the kernel has collected of a file. Not on a thread that reads requests:
+    /// the writes come as requests.
+    pub(super) fn flush_pages(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            best_effort("flush pages", notifier.inval_inode(ino, 0, 0));
+        }
+    }
+
+    pub(super) fn written(&self, ino: INodeNo, result: Result<Written, Errno>, reply: ReplyWrite) {
+        match result {
+            Ok(written) => {
+                if written.cleared_privileges {
+                    self.invalidate_attributes(ino);
+                }
+                reply.written(written.len as u32);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    pub(super) fn entry(&self, result: Result<Entry, Errno>, reply: ReplyEntry) {
+        match result {
+            Ok(entry) => reply.entry(&self.ttl(), &file_attr(&entry.attr), Generation(0)),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+/// Expected errors at debug; those of a system call that should not have failed at warn.
+fn log_failure(op: Op, ino: INodeNo, e: &error::Error) {
+    match e.context() {
+        Some(_) => tracing::warn!("{} of inode {}: {e}", op.name(), ino.0),
+        None => tracing::debug!("{} of inode {}: {e}", op.name(), ino.0),
+    }
+}
+
+pub(super) fn empty(result: Result<(), Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// An attribute's value, or its size if that was asked.
+pub(super) fn xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(e) => reply.error(e),
+    }
+}
+
+pub(super) fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
+}
