@@ -646,8 +646,9 @@ impl Filesystem for Adapter {
         reply: ReplyLseek,
     ) {
         // The layer knows nothing of pages that are still to be written: what was written through
-        // a mapping, or (with the writeback cache) at all.
-        let flush = self.shared.options.io == IoMode::Cached && self.shared.union.is_upper(ino.0);
+        // a mapping, or (with the writeback cache) at all. A file with such pages may yet be one
+        // of a lower: its first write copies it up.
+        let flush = self.shared.options.io == IoMode::Cached && self.shared.union.is_writable();
         let job = move |shared: &Shared| {
             if flush {
                 shared.flush_pages(ino);

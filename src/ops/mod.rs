@@ -156,13 +156,6 @@ impl Union {
         }
     }
 
-    /// Whether the object lies in the upper.
-    pub fn is_upper(&self, ino: u64) -> bool {
-        self.table
-            .with(ino, |i| self.upper_id() == Some(i.id().layer))
-            .unwrap_or(false)
-    }
-
     /// Whether a change of the object would first have to copy a lower file: that takes long.
     pub fn would_copy(&self, ino: u64) -> bool {
         let in_lower = |inode: &Inode| self.upper_id() != Some(inode.id().layer);

@@ -292,7 +292,12 @@ impl Upper {
         let mut marked = self.set_marker(place, Marker::Opaque, b"y")?;
         if self.dialect == Dialect::File {
             let dir = place.open(OFlags::PATH | OFlags::DIRECTORY)?;
-            make_empty(&dir, WH_OPAQUE).while_doing(|| "write an opaque sentinel")?;
+            let make = || make_empty(&dir, WH_OPAQUE);
+            let made = match make() {
+                Err(Errno::ACCESS) => writable_for_a_moment(place, make),
+                made => made,
+            };
+            made.while_doing(|| "write an opaque sentinel")?;
             marked = true;
         }
         if marked {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, XattrFlags};
 
+use super::change::set_perm;
 use super::workdir::Upper;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::Place;
@@ -19,6 +20,26 @@ pub(super) fn make_empty(dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
         Err(Errno::EXIST) => Ok(()),
         result => result,
     }
+}
+
+/// Moves directory `name` out of `dir` by `act`. A daemon without privileges cannot change the parent
+/// of a directory that its owner may not write; as it goes for good, its mode no longer matters.
+fn move_out(
+    dir: &Arc<OwnedFd>,
+    name: &Name,
+    act: impl Fn() -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match act() {
+        Err(Errno::ACCESS) => {}
+        result => return result,
+    }
+    let place = Place::at(Arc::clone(dir), name);
+    let perm = place.stat()?.attr.perm;
+    set_perm(&place, perm | 0o700)?;
+    // Only if it is still there: what is at the name now may be a whiteout, shared by many.
+    act().inspect_err(|_| {
+        crate::error::best_effort("give a mode back", set_perm(&place, perm));
+    })
 }
 
 /// The `.wh.` file of a name.
@@ -96,7 +117,9 @@ impl Upper {
         if self.dialect == Dialect::Xattr {
             self.mark_holder(dir)?;
         }
-        rustix::fs::renameat_with(&self.work, &*temp, dir, name, RenameFlags::EXCHANGE)
+        let exchange =
+            || rustix::fs::renameat_with(&self.work, &*temp, dir, name, RenameFlags::EXCHANGE);
+        move_out(dir, name, exchange)
             .inspect_err(|_| self.discard(&temp))
             .while_doing(|| "publish a whiteout")?;
         self.discard(&temp);
@@ -121,8 +144,10 @@ impl Upper {
             result => return result.while_doing(|| "remove a directory of the upper"),
         }
         let temp = self.temp_name();
-        rustix::fs::renameat(dir, name, &self.work, &*temp)
-            .while_doing(|| "move a directory out of the upper")?;
+        move_out(dir, name, || {
+            rustix::fs::renameat(dir, name, &self.work, &*temp)
+        })
+        .while_doing(|| "move a directory out of the upper")?;
         self.discard(&temp);
         Ok(())
     }

@@ -122,3 +122,40 @@ fn a_leftover_deletion_that_cannot_be_read() {
         down",
     );
 }
+
+#[test]
+fn an_emptied_directory_without_write_permission_goes() {
+    for dialect in ["auto", "xattr", "file"] {
+        plain(
+            "mkdir d; echo x >d/f",
+            &format!(
+                "up --whiteout {dialect}
+                rm -f m/d/f
+                chmod 555 m/d
+                rmdir m/d
+                down; up --whiteout {dialect}
+                test ! -e m/d
+                down"
+            ),
+        );
+    }
+}
+
+/// What cannot be read fails for itself; the rest works.
+#[test]
+fn names_that_cannot_be_read_do_not_hide_the_others() {
+    plain(
+        "mkdir secret open; echo x >secret/f; echo y >open/f; echo z >locked; chmod 0 secret locked",
+        "up
+        test \"$(ls m | tr '\\n' ' ')\" = 'locked one open secret '
+        test \"$(cat m/open/f)\" = y
+        test \"$(stat -c %a m/secret m/locked | tr '\\n' ' ')\" = '0 0 '
+        ! ls m/secret 2>/dev/null
+        ! cat m/locked 2>/dev/null
+        echo new >m/open/g
+        mkdir m/moved; chmod 555 m/moved; rm -r m/open; mv -T m/moved m/open
+        down; up
+        test -z \"$(ls m/open)\"
+        down",
+    );
+}

@@ -471,3 +471,25 @@ fn truncating_an_empty_lower_file_moves_its_mtime() {
         assert!(sys::lstat(lab.at("empty")).unwrap().mtime > before.mtime);
     });
 }
+
+#[test]
+fn what_a_mapping_wrote_into_a_hole_of_a_lower_file_is_data() {
+    for subject in [
+        Subject::Kernel,
+        Subject::default(),
+        Subject::with(&["--writeback"]),
+    ] {
+        let lab = crate::Lab::new()
+            .lower("f low size=1000000")
+            .upper("")
+            .mount_as(&subject);
+        let fd = sys::open(lab.at("low"), libc::O_RDWR, 0).unwrap();
+        let mut map = sys::Map::shared(&fd, 1_000_000).unwrap();
+        map.bytes_mut()[500_000] = b'x';
+        let data = sys::lseek(&fd, 0, libc::SEEK_DATA);
+        assert!(
+            matches!(data, Ok(0..=500_000)),
+            "{subject:?}: data at {data:?}"
+        );
+    }
+}
