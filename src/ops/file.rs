@@ -153,43 +153,39 @@ impl Union {
 
     /// A descriptor to read the data of `inode`.
     pub(super) fn read_fd(&self, inode: &Arc<Inode>) -> Result<Arc<FileFd>> {
-        if let Some(fd) = self.cached_fd(inode) {
-            return Ok(fd);
+        match self.cached_fd(inode) {
+            Some(fd) => Ok(fd),
+            None => self
+                .open_fd(inode, OFlags::RDONLY)
+                .while_doing(|| "open for reading"),
         }
-        if inode.kind != Kind::File {
-            return Err(Errno::INVAL.into());
-        }
-        let (fd, id) = self
-            .with_place(inode, |place| {
-                let id = inode.id();
-                let fd = place.open_read()?;
-                self.check_identity(&fd, id)?;
-                Ok((fd, id))
-            })
-            .while_doing(|| "open for reading")?;
-        crate::layer::refuse_metacopy(&fd)?;
-        Ok(self.remember_fd(inode, FileFd::new(fd, id, false)))
     }
 
     /// A descriptor to write the data of `inode`, which is copied up if need be.
     pub(super) fn write_fd(&self, inode: &Arc<Inode>) -> Result<Arc<FileFd>> {
         self.copy_up(inode, ALL)?;
-        if let Some(fd) = self.cached_fd(inode).filter(|fd| fd.writable) {
-            return Ok(fd);
+        match self.cached_fd(inode).filter(|fd| fd.writable) {
+            Some(fd) => Ok(fd),
+            None => self
+                .open_fd(inode, OFlags::RDWR)
+                .while_doing(|| "open for writing"),
         }
+    }
+
+    /// Opens the data of `inode`, whatever is in the cache.
+    fn open_fd(&self, inode: &Arc<Inode>, mode: OFlags) -> Result<Arc<FileFd>> {
         if inode.kind != Kind::File {
             return Err(Errno::INVAL.into());
         }
-        let (fd, id) = self
-            .with_place(inode, |place| {
-                let id = inode.id();
-                let fd = place.open_quiet(OFlags::RDWR)?;
-                self.check_identity(&fd, id)?;
-                Ok((fd, id))
-            })
-            .while_doing(|| "open for writing")?;
+        let (fd, id) = self.with_place(inode, |place| {
+            let id = inode.id();
+            let fd = place.open_quiet(mode)?;
+            self.check_identity(&fd, id)?;
+            Ok((fd, id))
+        })?;
         crate::layer::refuse_metacopy(&fd)?;
-        Ok(self.remember_fd(inode, FileFd::new(fd, id, true)))
+        let writable = mode == OFlags::RDWR;
+        Ok(self.remember_fd(inode, FileFd::new(fd, id, writable)))
     }
 
     fn check_identity(&self, fd: &OwnedFd, id: RealId) -> Result<(), Errno> {

@@ -15,6 +15,7 @@ mod scratch;
 pub mod snapshot;
 mod subject;
 pub mod sys;
+pub mod tools;
 
 pub use lab::Lab;
 pub use layer::{acl, capability, plant};

@@ -99,7 +99,7 @@ fn suite(lab: &Lab, helper: &MountHelper, place: &Path, only: Option<&str>) -> S
         .arg("sh")
         .arg(&helper.sbin)
         .arg(&secondary)
-        .arg(find("pjdfstest"))
+        .arg(kit::tools::find("pjdfstest", "pjdfstest@0.2.2"))
         .arg("-c")
         .arg(&config)
         .arg("-s")
@@ -200,20 +200,4 @@ impl Drop for MountHelper {
             eprintln!("{}: {errno:?}", self.sbin.display());
         }
     }
-}
-
-fn find(program: &str) -> PathBuf {
-    let tools = std::env::var_os("UNIONMOUNT_TOOLS").map(|dir| PathBuf::from(dir).join("bin"));
-    let home = std::env::var_os("HOME").map(|dir| PathBuf::from(dir).join(".cargo/bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = tools
-        .into_iter()
-        .chain(home)
-        .chain(std::env::split_paths(&path));
-    places
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| {
-            panic!("{program} is missing: run `cargo install {program} --version 0.2.2 --locked`")
-        })
 }

@@ -11,7 +11,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use kit::{Lab, Subject, sys};
@@ -62,26 +62,12 @@ copy_file_range = 5
 
 const OPERATIONS: &str = "3000";
 
-fn find(program: &str) -> PathBuf {
-    let tools = std::env::var_os("UNIONMOUNT_TOOLS").map(|dir| PathBuf::from(dir).join("bin"));
-    let home = std::env::var_os("HOME").map(|dir| PathBuf::from(dir).join(".cargo/bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = tools
-        .into_iter()
-        .chain(home)
-        .chain(std::env::split_paths(&path));
-    places
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("{program} is missing: run `cargo install {program}`"))
-}
-
 fn fsx(lab: &Lab, config: &str, file: &Path, seed: u64) {
     let config_file = lab.aside(&format!("fsx-{seed}.toml"));
     sys::put(&config_file, config.as_bytes()).unwrap();
     let artifacts = lab.aside("artifacts");
     std::fs::create_dir_all(&artifacts).unwrap();
-    let done = Command::new(find("fsx"))
+    let done = Command::new(kit::tools::find("fsx", "fsx"))
         .args(["-N", OPERATIONS, "-S", &seed.to_string()])
         .arg("-f")
         .arg(&config_file)
