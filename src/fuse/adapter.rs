@@ -114,7 +114,8 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let result = self.shared.call(Op::Lookup, parent, |union| {
             union.lookup(parent.0, name.as_bytes())
         });
@@ -127,6 +128,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        // No turn: they come many to a request, and one of them may not keep the rest waiting.
         // Nobody waits for an answer; the failure of a panic is logged.
         let forgotten = self.shared.call(Op::Forget, ino, |union| {
             union.forget(ino.0, nlookup);
@@ -137,7 +139,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         match self
             .shared
             .call(Op::Getattr, ino, |union| union.getattr(ino.0))
@@ -165,6 +168,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let mut change = SetAttr {
             perm: mode.map(|m| m & 0o7777),
             uid,
@@ -191,7 +195,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         match self
             .shared
             .call(Op::Readlink, ino, |union| union.readlink(ino.0))
@@ -211,6 +216,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let object = match Kind::from_mode(mode) {
             kind @ (Kind::Fifo | Kind::Socket) => NewObject::Special(kind),
             kind @ (Kind::CharDev | Kind::BlockDev) => NewObject::Device(kind, rdev.into()),
@@ -229,6 +235,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let perm = self.shared.perm(mode, umask);
         self.create_object(Op::Mkdir, req, (parent, name), NewObject::Dir, perm, reply);
     }
@@ -241,6 +248,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let object = NewObject::Symlink(target.as_os_str().as_bytes());
         let perm = Perm {
             perm: 0o777,
@@ -249,7 +257,8 @@ impl Filesystem for Adapter {
         self.create_object(Op::Symlink, req, (parent, link_name), object, perm, reply);
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
         let slow = self.shared.union.would_copy_to_remove(parent.0, &name);
         self.dispatch(slow, move |shared| {
@@ -258,7 +267,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes();
         empty(
             self.shared
@@ -269,7 +279,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -277,6 +287,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let mode = match flags {
             f if f.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -297,12 +308,13 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let newname = newname.as_bytes().to_vec();
         let slow = self.shared.union.would_copy(ino.0);
         self.dispatch(slow, move |shared| {
@@ -313,7 +325,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         if self.shared.options.handle_free() {
             return reply.error(self.shared.refuse(Op::Open));
         }
@@ -325,7 +338,8 @@ impl Filesystem for Adapter {
         reply.opened(FileHandle(0), flags);
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         if self.shared.options.handle_free() {
             return reply.error(self.shared.refuse(Op::Opendir));
         }
@@ -337,7 +351,7 @@ impl Filesystem for Adapter {
 
     fn create(
         &self,
-        _req: &Request,
+        req: &Request,
         _parent: INodeNo,
         _name: &OsStr,
         _mode: u32,
@@ -345,13 +359,14 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         // The kernel sends MKNOD instead: a handle given here would never be released.
         reply.error(self.shared.refuse(Op::Create));
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -360,6 +375,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         thread_local! {
             static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
         }
@@ -386,6 +402,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let how = WriteHow {
@@ -409,23 +426,25 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         reply.error(self.shared.refuse(Op::Flush));
     }
 
     fn fsync(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         self.dispatch(true, move |shared| {
             empty(
                 shared.call(Op::Fsync, ino, |union| union.fsync(ino.0, datasync)),
@@ -436,12 +455,13 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         self.dispatch(true, move |shared| {
             empty(
                 shared.call(Op::Fsyncdir, ino, |union| union.fsync_dir(ino.0)),
@@ -452,12 +472,13 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let mut add = |item: &DirItem<'_>| {
             let kind = file_type(item.attr.kind);
             !reply.add(
@@ -478,12 +499,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let ttl = self.shared.ttl();
         let mut add = |item: &DirItem<'_>| {
             let ttl = if item.unknown { Duration::ZERO } else { ttl };
@@ -506,7 +528,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         match self.shared.call(Op::Statfs, ino, Union::statfs) {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
@@ -517,7 +540,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -525,6 +548,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes();
         if control::is_control(ino.0, name) {
             return reply.error(Errno::EPERM);
@@ -543,6 +567,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes();
         if control::is_control(ino.0, name) {
             let (caller, name) = (caller(req), name.to_vec());
@@ -560,6 +585,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let result = self.shared.call(Op::Listxattr, ino, |union| {
             let mut list = Vec::new();
             for name in union.listxattr(caller(req), ino.0)? {
@@ -571,7 +597,8 @@ impl Filesystem for Adapter {
         xattr(result, size, reply);
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
         let slow = self.shared.union.would_copy(ino.0);
         self.dispatch(slow, move |shared| {
@@ -585,14 +612,15 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         // Permissions are the kernel's to check (default_permissions).
         reply.error(self.shared.refuse(Op::Access));
     }
 
     fn ioctl(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -601,6 +629,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let (slow, input) = (self.shared.union.would_copy(ino.0), in_data.to_vec());
         self.dispatch(slow, move |shared| {
             let result = shared.call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, &input));
@@ -624,6 +653,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
         self.dispatch(true, move |shared| {
             let result = shared.call(Op::Fallocate, ino, |union| {
@@ -638,13 +668,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         // The layer knows nothing of pages that are still to be written: what was written through
         // a mapping, or (with the writeback cache) at all. A file with such pages may yet be one
         // of a lower: its first write copies it up.
@@ -682,6 +713,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
         self.dispatch(true, move |shared| {
             let result = shared.call(Op::CopyFileRange, ino_out, |union| {

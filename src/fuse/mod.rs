@@ -7,6 +7,7 @@ mod control;
 mod convert;
 mod counters;
 mod pool;
+mod readers;
 mod server;
 mod shared;
 

@@ -9,6 +9,7 @@ use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 
 use super::adapter::Adapter;
+use super::readers::Readers;
 use super::shared::Shared;
 use crate::ops::{Inspect, Union};
 
@@ -62,9 +63,11 @@ impl Server {
         options: ServeOptions,
         inspect: Inspect,
     ) -> io::Result<Server> {
-        let shared = Arc::new(Shared::new(union, options, inspect));
+        let threads = options.threads.unwrap_or_else(default_threads);
+        let readers = Readers::new(device.try_clone()?, threads);
+        let shared = Arc::new(Shared::new(union, options, inspect, readers));
         let mut config = Config::default();
-        config.n_threads = Some(options.threads.unwrap_or_else(default_threads));
+        config.n_threads = Some(threads);
         // Who may do what is the kernel's business (allow_other, default_permissions).
         let session = Session::from_fd(
             Adapter::new(Arc::clone(&shared)),
@@ -89,11 +92,21 @@ impl Server {
                 .name("housekeeper".into())
                 .spawn(move || keep_house(&union, &stop))?
         };
+        let watch = {
+            let shared = Arc::clone(&self.shared);
+            let watch = move || shared.readers.watch();
+            std::thread::Builder::new()
+                .name("watch".into())
+                .spawn(watch)?
+        };
         let result = self.session.run();
         *stop.0.lock() = true;
         stop.1.notify_all();
         if housekeeper.join().is_err() {
             tracing::error!("the housekeeper panicked");
+        }
+        if watch.join().is_err() {
+            tracing::error!("the watch panicked");
         }
         let synced = self.shared.union().sync_all().map_err(|e| {
             tracing::error!("the last sync failed: {e}");
@@ -125,5 +138,5 @@ fn keep_house(union: &Union, (stop, wake): &(Mutex<bool>, Condvar)) {
 }
 
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
+    std::thread::available_parallelism().map_or(4, |n| (2 * n.get()).clamp(4, 32))
 }

@@ -12,6 +12,7 @@ use fuser::{
 use super::convert::{errno, file_attr};
 use super::counters::{Counters, Op};
 use super::pool::Pool;
+use super::readers::Readers;
 use super::server::ServeOptions;
 use crate::error::{self, Result, best_effort};
 use crate::ops::{Caller, Entry, Inspect, Perm, Union, Written};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) inspect: Inspect,
     pub(super) counters: Counters,
     pub(super) notifier: OnceLock<Notifier>,
+    pub(super) readers: Readers,
     pub(super) pool: Pool,
     /// Work that waits for the kernel, which meanwhile sends requests: never in the pool that
     /// serves those.
@@ -43,13 +45,19 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(union: Arc<Union>, options: ServeOptions, inspect: Inspect) -> Shared {
+    pub(super) fn new(
+        union: Arc<Union>,
+        options: ServeOptions,
+        inspect: Inspect,
+        readers: Readers,
+    ) -> Shared {
         Shared {
             union,
             options,
             inspect,
             counters: Counters::new(),
             notifier: OnceLock::new(),
+            readers,
             pool: Pool::new(),
             flushes: Pool::new(),
             dont_mask: AtomicBool::new(false),
