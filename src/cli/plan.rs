@@ -346,6 +346,7 @@ impl Draft {
                 lowers: self.lowers.into_iter().map(PathBuf::from).collect(),
                 upper,
                 read_only,
+                changing_layers: self.serve.expects_changes(),
             },
             mountpoint,
             source,

@@ -37,10 +37,15 @@ pub enum IoMode {
 }
 
 impl ServeOptions {
+    /// Whether layers may change behind the kernel's back: nothing is to be cached for long.
+    pub fn expects_changes(&self) -> bool {
+        self.io == IoMode::Direct || self.timeout == Some(Duration::ZERO)
+    }
+
     /// Whether the kernel need not tell of open and close: a refusal of `open` would fix for ever
-    /// that data stays cached, which is wrong where layers may change behind the kernel's back.
+    /// that data stays cached.
     pub(super) fn handle_free(&self) -> bool {
-        self.io == IoMode::Cached && self.timeout != Some(Duration::ZERO)
+        !self.expects_changes()
     }
 }
 

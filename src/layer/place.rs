@@ -161,6 +161,19 @@ impl Place {
         }
     }
 
+    /// Whether the filesystem says that the object has no extended attribute.
+    ///
+    /// # Errors
+    /// Those of listxattr(2).
+    pub fn has_no_xattr(&self) -> Result<bool, Errno> {
+        let (path, follow) = self.proc_path();
+        let len = match follow {
+            true => rustix::fs::listxattr(&*path, &mut [0u8; 0]),
+            false => rustix::fs::llistxattr(&*path, &mut [0u8; 0]),
+        };
+        Ok(len? == 0)
+    }
+
     /// The names of all extended attributes; none where the filesystem has none.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ pub struct Config {
     pub upper: Option<UpperConfig>,
     /// Refuse every change although there is an upper.
     pub read_only: bool,
+    /// Others change the layers meanwhile: as little as possible is remembered.
+    pub changing_layers: bool,
 }
 
 /// The writable layer.

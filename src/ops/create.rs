@@ -1,5 +1,6 @@
 //! mknod, mkdir, symlink: new objects, all made in the upper.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::file::FileFd;
@@ -10,7 +11,7 @@ use crate::layer::Stat;
 use crate::marker::whiteout::{Dialect, WH_PREFIX};
 use crate::merge::{Index, Stack, Top};
 use crate::name::Name;
-use crate::tree::Inode;
+use crate::tree::{Inode, XattrFact};
 use crate::upper::{New, NewKind, Upper};
 
 /// What to create.
@@ -89,10 +90,15 @@ impl Union {
             Some(_) => upper.create_over_whiteout(&dir_fd, name, &new)?,
             None => upper.create(&dir_fd, name, &new)?,
         };
-        use std::os::fd::AsFd;
-        let stat = Stat::at(dir_fd.as_fd(), name).while_doing(|| "stat a new object")?;
+        let stat = match &fd {
+            Some(fd) => Stat::at(fd.as_fd(), b""),
+            None => Stat::at(dir_fd.as_fd(), name),
+        }
+        .while_doing(|| "stat a new object")?;
         let covers = covers.unwrap_or(false);
         let inode = self.note_new(upper, &dir, name, object.kind(), covers, &stat)?;
+        let facts = inode.xattrs.look();
+        inode.xattrs.learn(facts, XattrFact::NoCapability); // nothing is born with one
         if let Some(fd) = fd {
             self.remember_fd(&inode, FileFd::new(fd, inode.id(), true));
         }

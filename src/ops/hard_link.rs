@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Union;
 use super::copy_up::{Landing, set_alias_layer};
@@ -172,7 +173,8 @@ impl Union {
     /// A hard link of a lower is copied up before it loses a name: the count of the names that are
     /// left is kept with the copy.
     pub(super) fn prepare_hard_link(&self, inode: &Arc<Inode>) -> Result<()> {
-        if self.upper_id() == Some(inode.id().layer) || self.stat(inode)?.attr.nlink <= 1 {
+        let linked = inode.linked.load(Ordering::Relaxed);
+        if self.upper_id() == Some(inode.id().layer) || !linked {
             return Ok(());
         }
         self.copy_up(inode, super::copy_up::ALL)

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Union;
 use super::lookup::Count;
@@ -277,6 +278,7 @@ impl Union {
         let make = |ino| {
             let alias = Alias::new(dir, name, alias_layer);
             let inode = Inode::new(ino, kind, id, Some(alias), stack);
+            inode.linked.store(stat.attr.nlink > 1, Ordering::Relaxed);
             {
                 let mut state = inode.state_mut();
                 (state.lower_id, state.link, state.has_origin) = (lower_id, link, has_origin);

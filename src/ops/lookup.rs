@@ -87,6 +87,18 @@ impl Union {
         self.child_locked(dir, name, count)
     }
 
+    /// The inode at `name` in `dir`, uncounted, for whom its attributes do not matter: one that is
+    /// known is not looked at again.
+    pub(super) fn child_inode(&self, dir: &Arc<Inode>, name: &Name) -> Result<Arc<Inode>> {
+        let index = self.index(dir)?;
+        let found = index.read().find(name);
+        let hint = found.filter(|f| f.top != Top::Whiteout).and_then(|f| f.hint);
+        if let Some(inode) = hint.and_then(|ino| self.known_child(dir, name, ino, Count::No)) {
+            return Ok(inode);
+        }
+        Ok(self.child(dir, name, Count::No)?.0)
+    }
+
     /// The same for a caller that holds the directory's change lock.
     pub(super) fn child_locked(
         &self,

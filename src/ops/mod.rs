@@ -77,6 +77,8 @@ pub struct Union {
     upper: Option<Upper>,
     /// Changes are accepted; if not, an upper is only read (its index and markers count all the same).
     writable: bool,
+    /// Nobody else changes the layers: what they once said holds.
+    lasting: bool,
     table: Table,
     indexes: IndexCache,
     /// Directories of layers, `O_PATH`, by number of the view's directory and layer.

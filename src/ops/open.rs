@@ -59,6 +59,7 @@ impl Union {
         Ok(Union {
             upper,
             writable: !config.read_only,
+            lasting: !config.changing_layers,
             table: Table::new(root, devices),
             indexes: IndexCache::new(INDEX_BUDGET),
             dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),

@@ -51,7 +51,7 @@ impl Union {
     ) -> Result<()> {
         let upper = self.upper()?;
         let dir = self.dir(parent)?;
-        let (inode, _) = self.child(&dir, name, Count::No)?;
+        let inode = self.child_inode(&dir, name)?;
         let result = self.upper_dir(&dir).and_then(|fd| {
             let victim = Victim {
                 dir: &dir,

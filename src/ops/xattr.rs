@@ -1,5 +1,7 @@
 //! Extended attributes. Markers are hidden; names that would be read as markers are escaped.
 
+use std::sync::Arc;
+
 use rustix::fs::XattrFlags;
 
 use super::{Caller, Union};
@@ -8,10 +10,14 @@ use crate::layer::Place;
 use crate::marker::xattr::{OnDisk, on_disk, shown};
 use crate::name::NameBuf;
 use crate::sys::cred::Privileges;
+use crate::tree::{FactsSeen, Inode, XattrFact};
 
 /// Access control lists change mode bits too.
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// File capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
 
 fn is_acl(name: &[u8]) -> bool {
     name == ACL_ACCESS || name == ACL_DEFAULT
@@ -32,10 +38,32 @@ impl Union {
         let Ok(disk) = on_disk(name) else {
             return Err(Errno::NODATA.into());
         };
+        let seen = inode.xattrs.look();
+        let no_capability = *disk == *CAPABILITY && seen.has(XattrFact::NoCapability);
+        if no_capability || seen.has(XattrFact::None) {
+            return Err(Errno::NODATA.into());
+        }
         match self.read_place(&inode, |place| place.xattr(&disk)) {
             // A layer without lists has none; EOPNOTSUPP would fail the kernel's own checks.
             Err(Errno::OPNOTSUPP) if is_acl(name) => Err(Errno::NODATA.into()),
+            Err(Errno::NODATA) => {
+                self.learn_absence(&inode, seen, &disk);
+                Err(Errno::NODATA.into())
+            }
             result => Ok(result?),
+        }
+    }
+
+    /// An attribute is not there: remembers that, and whether any other is.
+    fn learn_absence(&self, inode: &Arc<Inode>, seen: FactsSeen, disk: &[u8]) {
+        if !self.lasting {
+            return;
+        }
+        if *disk == *CAPABILITY {
+            // Asked for before the first write and at each exec, mostly alone.
+            inode.xattrs.learn(seen, XattrFact::NoCapability);
+        } else if self.read_place(inode, Place::has_no_xattr) == Ok(true) {
+            inode.xattrs.learn(seen, XattrFact::None);
         }
     }
 
@@ -69,13 +97,16 @@ impl Union {
         let disk = on_disk(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         self.make_upper(&inode)?;
-        Ok(self.with_place(&inode, |place| {
+        inode.xattrs.doubt();
+        let set = self.with_place(&inode, |place| {
             let (path, follow) = place.proc_path();
             match follow {
                 true => rustix::fs::setxattr(&*path, &*disk, value, flags),
                 false => rustix::fs::lsetxattr(&*path, &*disk, value, flags),
             }
-        })?)
+        });
+        inode.xattrs.doubt();
+        Ok(set?)
     }
 
     /// Removes an attribute, after copying up if there is one.

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -106,6 +106,60 @@ pub struct Dir {
     stack: RwLock<Arc<Stack>>,
 }
 
+/// What is known of the extended attributes of an object, so that nobody need ask for what is not
+/// there. Learnt from answers of the layer; a change of an attribute makes all of it doubtful.
+#[derive(Debug, Default)]
+pub struct XattrFacts(AtomicU32);
+
+/// A look at [`XattrFacts`], to be handed back with what was learnt.
+#[derive(Debug, Clone, Copy)]
+pub struct FactsSeen(u32);
+
+/// One fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum XattrFact {
+    /// It has no attribute at all.
+    None = 1,
+    /// It has no `security.capability`.
+    NoCapability = 2,
+}
+
+impl XattrFacts {
+    /// Facts, and the number of changes so far in the bits above.
+    const MASK: u32 = 3;
+
+    /// What is known now.
+    pub fn look(&self) -> FactsSeen {
+        FactsSeen(self.0.load(Ordering::Acquire))
+    }
+
+    /// Adds what was learnt since `seen`, unless an attribute was changed meanwhile.
+    pub fn learn(&self, seen: FactsSeen, fact: XattrFact) {
+        let new = seen.0 | fact as u32;
+        // Failing is fine: it is only not remembered.
+        self.0
+            .compare_exchange(seen.0, new, Ordering::AcqRel, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// An attribute is about to change, or has just changed: call it before and after.
+    pub fn doubt(&self) {
+        let next = |word: u32| Some((word & !Self::MASK).wrapping_add(Self::MASK + 1));
+        // Never fails: there always is a next.
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+            .ok();
+    }
+}
+
+impl FactsSeen {
+    /// Whether a fact is known.
+    pub fn has(self, fact: XattrFact) -> bool {
+        self.0 & fact as u32 != 0
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Inode {
@@ -126,6 +180,8 @@ pub struct Inode {
     pub linked: AtomicBool,
     /// It may have setuid or setgid: a write has to look.
     pub setid: AtomicBool,
+    /// What it is known not to have.
+    pub xattrs: XattrFacts,
     /// It had writes that were not synced when their descriptor was closed; holds the errno of
     /// the sync that closing made, for the next fsync to report.
     pub write_error: Mutex<Option<rustix::io::Errno>>,
@@ -157,6 +213,7 @@ impl Inode {
             times: Mutex::new(()),
             linked: AtomicBool::new(false),
             setid: AtomicBool::new(false),
+            xattrs: XattrFacts::default(),
             write_error: Mutex::new(None),
             state: RwLock::new(State {
                 id,
@@ -236,5 +293,24 @@ impl Dir {
     /// Replaces the layers it is made of; the caller holds `change`.
     pub fn set_stack(&self, stack: Stack) {
         *self.stack.write() = Arc::new(stack);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_from_before_a_change_is_not_believed() {
+        let facts = XattrFacts::default();
+        let seen = facts.look();
+        facts.doubt();
+        facts.learn(seen, XattrFact::None);
+        assert!(!facts.look().has(XattrFact::None));
+        facts.learn(facts.look(), XattrFact::NoCapability);
+        assert!(facts.look().has(XattrFact::NoCapability));
+        assert!(!facts.look().has(XattrFact::None));
+        facts.doubt();
+        assert!(!facts.look().has(XattrFact::NoCapability));
     }
 }

@@ -8,6 +8,6 @@ mod number;
 mod table;
 
 pub use fds::{FdCache, FdStats};
-pub use inode::{Alias, Dir, Inode, Pin, RealId, State, UnionLink};
+pub use inode::{Alias, Dir, FactsSeen, Inode, Pin, RealId, State, UnionLink, XattrFact};
 pub use number::{Devices, ROOT};
 pub use table::Table;

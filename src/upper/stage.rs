@@ -151,10 +151,7 @@ impl Upper {
         new: &New<'_>,
     ) -> Result<Option<OwnedFd>> {
         let make = || make_masked(dir, name, new);
-        let ours = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
+        let ours = self.ids;
         let made = if (new.uid, new.gid) == ours {
             make()
         } else if ours.0 == 0 && !matches!(new.kind, NewKind::Node(..)) {

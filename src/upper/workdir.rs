@@ -59,6 +59,8 @@ pub struct Upper {
     /// Name in `work` of the whiteout that all others are hard links of.
     pub(super) shared_whiteout: Mutex<Option<NameBuf>>,
     counter: AtomicU64,
+    /// User and group of this process: those of what it makes.
+    pub(super) ids: (u32, u32),
     /// Open for reading, for syncfs; holds the lock on the upper.
     sync: OwnedFd,
     /// Holds the lock on the workdir.
@@ -106,6 +108,10 @@ impl Upper {
             links,
             shared_whiteout: Mutex::new(None),
             counter: AtomicU64::new(0),
+            ids: (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
             sync,
             _lock: lock,
         };

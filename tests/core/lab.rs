@@ -47,6 +47,7 @@ fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
             volatile: true,
         }),
         read_only: false,
+        changing_layers: false,
     }
 }
 
