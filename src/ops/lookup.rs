@@ -8,7 +8,7 @@ use crate::error::{Errno, Result};
 use crate::layer::Stat;
 use crate::merge::{DirIndex, Top};
 use crate::name::{NAME_MAX, Name};
-use crate::tree::{Alias, Inode};
+use crate::tree::Inode;
 
 /// An object as a reply to the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,8 +150,7 @@ impl Union {
                 if inode.kind == Kind::Dir {
                     // A directory has one name; another one was changed behind our back.
                     let mut state = inode.state_mut();
-                    let others: Vec<Alias> =
-                        state.names.extract_if(.., |a| !a.is(dir, name)).collect();
+                    let others = state.names.retain(|a| a.is(dir, name));
                     drop(state);
                     drop(others);
                 }
@@ -161,8 +160,7 @@ impl Union {
                 drop(index);
                 if added {
                     let mut state = inode.state_mut();
-                    let at = state.names.iter().position(|a| a.is(dir, name));
-                    let alias = at.map(|at| state.names.remove(at));
+                    let alias = state.names.remove_first(|a| a.is(dir, name));
                     drop(state);
                     drop(alias);
                 }
