@@ -252,7 +252,7 @@ impl Union {
                 let fd = staged.place().open(rustix::fs::OFlags::PATH)?;
                 self.counters.pins.fetch_add(1, Ordering::Relaxed);
                 self.land(inode, landing, |state| {
-                    state.pin = Some(Pin::Fd(Arc::new(fd)))
+                    state.rare_mut().pin = Some(Pin::Fd(Arc::new(fd)));
                 });
                 return Ok(()); // dropping `staged` unlinks it
             };
@@ -290,8 +290,9 @@ impl Union {
             state.id = landing.new;
             state.has_origin = landing.has_origin;
             if landing.link.is_some() {
-                state.lower_id = Some(landing.old);
-                state.link.clone_from(&landing.link);
+                let rare = state.rare_mut();
+                rare.lower_id = Some(landing.old);
+                rare.link.clone_from(&landing.link);
             }
             also(&mut state);
         }

@@ -323,7 +323,7 @@ impl Union {
         if inode.id().layer != upper.layer {
             return Ok(()); // nothing of it was ever changed
         }
-        if let Some(e) = inode.write_error.lock().take() {
+        if let Some(e) = inode.write_error.take() {
             return Err(e).while_doing(|| "sync (an error of before)");
         }
         let fd = self.read_fd(&inode)?;
@@ -418,7 +418,7 @@ impl Union {
         }
         let synced = rustix::fs::fdatasync(&fd.fd);
         if let Err(e) = synced {
-            *inode.write_error.lock() = Some(e);
+            inode.write_error.set(e);
         }
         best_effort("sync a file in the background", synced);
     }

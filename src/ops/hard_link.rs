@@ -95,7 +95,7 @@ impl Union {
                 .iter()
                 .find(|a| a.is(parent, name))
                 .map(|a| a.layer);
-            (alias, state.link.clone())
+            (alias, state.rare().link.clone())
         };
         let (Some(layer), Some(link)) = (alias, link) else {
             return Ok(());
@@ -137,7 +137,7 @@ impl Union {
         dir: &Arc<Inode>,
         name: &Name,
     ) -> Result<()> {
-        if inode.state().link.is_some() {
+        if inode.state().rare().link.is_some() {
             self.link_up(upper, inode, dir, name)?;
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Union {
     /// Stores the link count of an indexed hard link relative to the real one, before both change
     /// together.
     pub(super) fn store_nlink(&self, upper: &Upper, inode: &Inode, place: &Place) -> Result<()> {
-        let Some(link) = inode.state().link.clone() else {
+        let Some(link) = inode.state().rare().link.clone() else {
             return Ok(());
         };
         let real = place.stat().while_doing(|| "stat a hard link")?.attr.nlink;

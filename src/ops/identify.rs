@@ -281,7 +281,11 @@ impl Union {
             inode.linked.store(stat.attr.nlink > 1, Ordering::Relaxed);
             {
                 let mut state = inode.state_mut();
-                (state.lower_id, state.link, state.has_origin) = (lower_id, link, has_origin);
+                state.has_origin = has_origin;
+                if lower_id.is_some() || link.is_some() {
+                    let rare = state.rare_mut();
+                    (rare.lower_id, rare.link) = (lower_id, link);
+                }
             }
             inode
         };
@@ -293,7 +297,7 @@ impl Union {
                 inode.state_mut().names.push(alias);
             }
             if lower_id.is_some() {
-                inode.state_mut().lower_id = lower_id;
+                inode.state_mut().rare_mut().lower_id = lower_id;
             }
             if count == Count::Yes {
                 self.table.count(inode);

@@ -47,7 +47,9 @@ impl Union {
         {
             let mut state = inode.state_mut();
             state.names.push(alias);
-            if let Some(link) = &mut state.link {
+            if state.rare().link.is_some()
+                && let Some(link) = &mut state.rare_mut().link
+            {
                 link.nlink += 1;
             }
         }

@@ -8,7 +8,7 @@ use crate::error::{Errno, Result};
 use crate::layer::Stat;
 use crate::merge::{DirIndex, Top};
 use crate::name::{NAME_MAX, Name};
-use crate::tree::{Alias, Inode};
+use crate::tree::Inode;
 
 /// An object as a reply to the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,9 @@ impl Union {
     pub(super) fn child_inode(&self, dir: &Arc<Inode>, name: &Name) -> Result<Arc<Inode>> {
         let index = self.index(dir)?;
         let found = index.read().find(name);
-        let hint = found.filter(|f| f.top != Top::Whiteout).and_then(|f| f.hint);
+        let hint = found
+            .filter(|f| f.top != Top::Whiteout)
+            .and_then(|f| f.hint);
         if let Some(inode) = hint.and_then(|ino| self.known_child(dir, name, ino, Count::No)) {
             return Ok(inode);
         }
@@ -162,8 +164,7 @@ impl Union {
                 if inode.kind == Kind::Dir {
                     // A directory has one name; another one was changed behind our back.
                     let mut state = inode.state_mut();
-                    let others: Vec<Alias> =
-                        state.names.extract_if(.., |a| !a.is(dir, name)).collect();
+                    let others = state.names.retain(|a| a.is(dir, name));
                     drop(state);
                     drop(others);
                 }
@@ -173,8 +174,7 @@ impl Union {
                 drop(index);
                 if added {
                     let mut state = inode.state_mut();
-                    let at = state.names.iter().position(|a| a.is(dir, name));
-                    let alias = at.map(|at| state.names.remove(at));
+                    let alias = state.names.remove_first(|a| a.is(dir, name));
                     drop(state);
                     drop(alias);
                 }

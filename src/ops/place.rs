@@ -68,9 +68,12 @@ impl Union {
                 break fd;
             }
             let state = at.state();
-            let (parent, name) = match (&state.pin, state.names.first().or(state.past.as_ref())) {
+            let (parent, name) = match (
+                &state.rare().pin,
+                state.names.first().or(state.rare().past.as_ref()),
+            ) {
                 (Some(Pin::Fd(fd)), _) if Some(layer) == self.upper_id() => break Arc::clone(fd),
-                (_, Some(alias)) => (Arc::clone(&alias.parent), alias.name.clone()),
+                (_, Some(alias)) => (Arc::clone(&alias.parent), NameBuf::from(&alias.name)),
                 (_, None) => return Err(Errno::NOENT),
             };
             drop(state);
@@ -108,7 +111,7 @@ impl Union {
         }
         let state = inode.state();
         let layer = state.id.layer;
-        match &state.pin {
+        match &state.rare().pin {
             Some(Pin::Fd(fd)) => return Ok(Place::Fd(Arc::clone(fd))),
             Some(Pin::Parked(name)) => {
                 let upper = self.upper.as_ref().ok_or(Errno::STALE)?;
@@ -122,16 +125,16 @@ impl Union {
         let alias = state
             .names
             .iter()
-            .chain(&state.past)
+            .chain(&state.rare().past)
             .find(|a| a.layer == layer);
         let alias = alias.ok_or(Errno::STALE)?;
-        let (parent, name) = (Arc::clone(&alias.parent), alias.name.clone());
+        let (parent, name) = (Arc::clone(&alias.parent), NameBuf::from(&alias.name));
         drop(state);
         Ok(Place::At(self.dir_fd(&parent, layer)?, name))
     }
 
     fn indexed_place(&self, state: &State) -> Option<Place> {
-        let name = state.link.as_ref()?.index_name.as_ref()?;
+        let name = state.rare().link.as_ref()?.index_name.as_ref()?;
         self.upper.as_ref()?.links.find(name)
     }
 
@@ -220,7 +223,7 @@ impl Union {
             return attr;
         }
         let state = inode.state();
-        match (&state.link, &state.pin) {
+        match (&state.rare().link, &state.rare().pin) {
             (Some(link), _) => attr.nlink = link.nlink,
             (None, Some(Pin::Parked(_))) => attr.nlink = attr.nlink.saturating_sub(1),
             (None, _) if state.names.is_empty() && Some(state.id.layer) != self.upper_id() => {

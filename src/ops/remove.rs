@@ -192,17 +192,15 @@ impl Union {
             .filter(|a| a.layer == upper.layer)
             .count()
             > 1;
-        let indexed = state
-            .link
-            .as_ref()
-            .is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
-        let pinned = state.pin.is_some();
+        let link = state.rare().link.as_ref();
+        let indexed = link.is_some_and(|l| l.index_name.is_some() && l.nlink > 1);
+        let pinned = state.rare().pin.is_some();
         drop(state);
         if others || indexed || pinned {
             return Ok(());
         }
         let pin = self.make_pin(upper, inode, &place)?;
-        inode.state_mut().pin = Some(pin);
+        inode.state_mut().rare_mut().pin = Some(pin);
         Ok(())
     }
 
@@ -225,7 +223,10 @@ impl Union {
     /// Lets go of what a removed object was reached by: it is forgotten, or was not removed after
     /// all.
     pub(super) fn undo_pin(&self, inode: &Inode) {
-        let pin = inode.state_mut().pin.take();
+        if inode.state().rare().pin.is_none() {
+            return;
+        }
+        let pin = inode.state_mut().rare_mut().pin.take();
         match pin {
             Some(Pin::Fd(_)) => {
                 self.counters.pins.fetch_sub(1, Ordering::Relaxed);
@@ -253,12 +254,13 @@ impl Union {
     /// Takes `name` in `dir` from the names of `inode`, after the fact.
     pub(super) fn lose_name(&self, upper: &Upper, inode: &Arc<Inode>, dir: &Inode, name: &Name) {
         let mut state = inode.state_mut();
-        let alias = match state.names.iter().position(|a| a.is(dir, name)) {
-            Some(at) => state.names.remove(at),
-            None => return,
+        let Some(alias) = state.names.remove_first(|a| a.is(dir, name)) else {
+            return;
         };
         let mut unindexed = None;
-        if let Some(link) = &mut state.link {
+        if state.rare().link.is_some()
+            && let Some(link) = &mut state.rare_mut().link
+        {
             link.nlink = link.nlink.saturating_sub(1);
             if link.nlink == 0 {
                 unindexed = link.index_name.take();
@@ -268,9 +270,9 @@ impl Union {
                 }
             }
         }
-        let dropped = if state.names.is_empty() && state.link.as_ref().is_none_or(|l| l.nlink == 0)
-        {
-            state.past.replace(alias)
+        let link = state.rare().link.as_ref();
+        let dropped = if state.names.is_empty() && link.is_none_or(|l| l.nlink == 0) {
+            state.rare_mut().past.replace(alias)
         } else {
             Some(alias)
         };

@@ -49,7 +49,7 @@ impl Table {
         let number = displaced.or_else(|| self.devices.wanted(id.dev, id.ino))?;
         let inode = self.get(number)?;
         let state = inode.state();
-        let same = state.id == id || state.lower_id == Some(id);
+        let same = state.is(id);
         drop(state);
         same.then_some(inode)
     }
@@ -72,10 +72,7 @@ impl Table {
             Entry::Vacant(_) => None,
         };
         let number = known.or(wanted).unwrap_or_else(|| self.devices.synthetic());
-        let is_it = |inode: &Inode| {
-            let state = inode.state();
-            state.id == id || state.lower_id == Some(id)
-        };
+        let is_it = |inode: &Inode| inode.state().is(id);
         let natural_one = natural.filter(|n| known.is_none() && *n != number);
         if let Some(found) = natural_one
             .and_then(|n| self.by_number.get(&n))
@@ -172,9 +169,12 @@ impl Table {
                 continue;
             }
             let mut state = inode.state_mut();
-            let ids = [Some(state.id), state.lower_id];
-            let mut aliases = std::mem::take(&mut state.names);
-            aliases.extend(state.past.take());
+            let ids = [Some(state.id), state.rare().lower_id];
+            let names = std::mem::take(&mut state.names);
+            let past = match state.rare().past {
+                Some(_) => state.rare_mut().past.take(),
+                None => None,
+            };
             drop(state);
             for id in ids.into_iter().flatten() {
                 // Not if the object has come back under its number meanwhile.
@@ -182,9 +182,8 @@ impl Table {
                     |_: &RealId, n: &u64| *n == inode.ino && !self.by_number.contains_key(n);
                 self.displaced.remove_if(&id, stale);
             }
-            for alias in aliases {
-                candidates.push(Arc::clone(&alias.parent));
-            }
+            candidates.extend(names.iter().chain(&past).map(|a| Arc::clone(&a.parent)));
+            drop((names, past));
             removed.push(inode);
         }
         removed
