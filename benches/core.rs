@@ -43,6 +43,7 @@ fn union_of(layers: usize) -> (TempDir, Union) {
         lowers,
         upper: None,
         read_only: true,
+        changing_layers: false,
     };
     let union = Union::open(&config).unwrap();
     (dir, union)
