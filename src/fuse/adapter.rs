@@ -20,6 +20,7 @@ use super::convert::{file_attr, file_type, nothing, time_change};
 use super::counters::Op;
 use super::server::IoMode;
 use super::shared::{Shared, caller, empty, xattr};
+use super::weight::{Disk, Weight};
 use crate::attr::Kind;
 use crate::error;
 use crate::ops::{DirItem, NewObject, Perm, RenameMode, SetAttr, TimeChange, Union, WriteHow};
@@ -56,13 +57,20 @@ impl Adapter {
         self.shared.entry(result, reply);
     }
 
-    /// Runs `job` here, or on another thread if it will take long.
-    fn dispatch(&self, slow: bool, job: impl FnOnce(&Shared) + Send + 'static) {
-        if !slow {
-            return job(&self.shared);
+    /// Runs `job` here, or on another thread if it may take long.
+    fn dispatch(&self, weight: Weight, job: impl FnOnce(&Shared) + Send + 'static) {
+        if self.shared.gauges.run_here(weight) {
+            return self.shared.gauges.measure(weight, || job(&self.shared));
         }
         let shared = Arc::clone(&self.shared);
-        self.shared.pool.run(move || job(&shared));
+        self.shared
+            .pool
+            .run(move || shared.gauges.measure(weight, || job(&shared)));
+    }
+
+    /// What a change of an object weighs, for it may have to be copied up first.
+    fn change(&self, ino: INodeNo) -> Weight {
+        Weight::of_copy(self.shared.union.needs_copy(ino.0))
     }
 }
 
@@ -178,10 +186,10 @@ impl Filesystem for Adapter {
             mtime: time_change(mtime),
         };
         let caller = caller(req);
-        let slow = self.shared.union.would_copy(ino.0);
+        let weight = self.change(ino);
         // With writeback the kernel keeps the time and sends one with every size that is another.
         let keep_mtime = self.shared.options.writeback && size.is_some() && mtime.is_none();
-        self.dispatch(slow, move |shared| {
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Setattr, ino, |union| {
                 if keep_mtime {
                     change.mtime = TimeChange::To(union.getattr(ino.0)?.mtime);
@@ -260,8 +268,9 @@ impl Filesystem for Adapter {
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
-        let slow = self.shared.union.would_copy_to_remove(parent.0, &name);
-        self.dispatch(slow, move |shared| {
+        let copied = self.shared.union.needs_copy_to_remove(parent.0, &name);
+        let weight = Weight::of_copy(copied);
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Unlink, parent, |union| union.unlink(parent.0, &name));
             empty(result, reply);
         });
@@ -296,9 +305,10 @@ impl Filesystem for Adapter {
         };
         let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
         let union = &self.shared.union;
-        let slow = union.would_copy_child(parent.0, &name)
-            || union.would_copy_child(newparent.0, &newname);
-        self.dispatch(slow, move |shared| {
+        let weight = Weight::of_copy(union.child_needs_copy(parent.0, &name)).and(Weight::of_copy(
+            union.child_needs_copy(newparent.0, &newname),
+        ));
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Rename, parent, |union| {
                 union.rename(parent.0, &name, newparent.0, &newname, mode)
             });
@@ -316,8 +326,8 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let newname = newname.as_bytes().to_vec();
-        let slow = self.shared.union.would_copy(ino.0);
-        self.dispatch(slow, move |shared| {
+        let weight = self.change(ino);
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Link, ino, |union| {
                 union.link(ino.0, newparent.0, &newname)
             });
@@ -409,14 +419,15 @@ impl Filesystem for Adapter {
             clear_privileges: clear.then(|| caller(req)),
             keep_mtime: cached && self.shared.options.writeback,
         };
-        if !self.shared.union.would_copy(ino.0) {
+        let weight = self.change(ino);
+        if weight == Weight::Light {
             let result = self.shared.call(Op::Write, ino, |union| {
                 union.write(ino.0, offset, data, &how)
             });
             return self.shared.written(ino, result, reply);
         }
         let data = data.to_vec();
-        self.dispatch(true, move |shared| {
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Write, ino, |union| {
                 union.write(ino.0, offset, &data, &how)
             });
@@ -445,7 +456,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
-        self.dispatch(true, move |shared| {
+        self.dispatch(Weight::Unsure(Disk::Sync), move |shared| {
             empty(
                 shared.call(Op::Fsync, ino, |union| union.fsync(ino.0, datasync)),
                 reply,
@@ -462,7 +473,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
-        self.dispatch(true, move |shared| {
+        self.dispatch(Weight::Unsure(Disk::Sync), move |shared| {
             empty(
                 shared.call(Op::Fsyncdir, ino, |union| union.fsync_dir(ino.0)),
                 reply,
@@ -554,8 +565,8 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EPERM);
         }
         let (name, value) = (name.to_vec(), value.to_vec());
-        let slow = self.shared.union.would_copy(ino.0);
-        self.dispatch(slow, move |shared| {
+        let weight = self.change(ino);
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Setxattr, ino, |union| {
                 union.setxattr(ino.0, &name, &value, flags as u32)
             });
@@ -571,7 +582,7 @@ impl Filesystem for Adapter {
         let name = name.as_bytes();
         if control::is_control(ino.0, name) {
             let (caller, name) = (caller(req), name.to_vec());
-            return self.dispatch(true, move |shared| {
+            return self.dispatch(Weight::Heavy, move |shared| {
                 let result = shared.call(Op::Getxattr, ino, |union| {
                     control::answer(union, &shared.counters, &shared.inspect, caller, &name)
                 });
@@ -600,8 +611,8 @@ impl Filesystem for Adapter {
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
-        let slow = self.shared.union.would_copy(ino.0);
-        self.dispatch(slow, move |shared| {
+        let weight = self.change(ino);
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Removexattr, ino, |union| {
                 union.removexattr(ino.0, &name)
             });
@@ -630,8 +641,8 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
-        let (slow, input) = (self.shared.union.would_copy(ino.0), in_data.to_vec());
-        self.dispatch(slow, move |shared| {
+        let (weight, input) = (self.change(ino), in_data.to_vec());
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, &input));
             match result {
                 Ok(answer) => {
@@ -655,7 +666,8 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
-        self.dispatch(true, move |shared| {
+        let weight = self.change(ino).and(Weight::Unsure(Disk::Copy));
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Fallocate, ino, |union| {
                 union.fallocate(caller, ino.0, offset, length, mode as u32)
             });
@@ -715,7 +727,10 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
-        self.dispatch(true, move |shared| {
+        let union = &self.shared.union;
+        let copied = union.bytes_from(ino_in.0, offset_in).min(len);
+        let weight = self.change(ino_out).and(Weight::of_copy(Some(copied)));
+        self.dispatch(weight, move |shared| {
             let result = shared.call(Op::CopyFileRange, ino_out, |union| {
                 // The reply has 32 bits for the length.
                 let len = len.min(1 << 30) as usize;

@@ -10,5 +10,6 @@ mod pool;
 mod readers;
 mod server;
 mod shared;
+mod weight;
 
 pub use server::{IoMode, ServeOptions, Server};

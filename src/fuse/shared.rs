@@ -14,6 +14,7 @@ use super::counters::{Counters, Op};
 use super::pool::Pool;
 use super::readers::Readers;
 use super::server::ServeOptions;
+use super::weight::Gauges;
 use crate::error::{self, Result, best_effort};
 use crate::ops::{Caller, Entry, Inspect, Perm, Union, Written};
 
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) notifier: OnceLock<Notifier>,
     pub(super) readers: Readers,
+    pub(super) gauges: Gauges,
     pub(super) pool: Pool,
     /// Work that waits for the kernel, which meanwhile sends requests: never in the pool that
     /// serves those.
@@ -58,6 +60,7 @@ impl Shared {
             counters: Counters::new(),
             notifier: OnceLock::new(),
             readers,
+            gauges: Gauges::default(),
             pool: Pool::new(),
             flushes: Pool::new(),
             dont_mask: AtomicBool::new(false),

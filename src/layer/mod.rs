@@ -6,6 +6,6 @@ mod place;
 mod root;
 mod scan;
 
-pub use place::{Place, Stat, refuse_metacopy, supports_acl};
+pub use place::{Place, Stat, refuse_metacopy, refuse_metacopy_named, supports_acl};
 pub use root::{Layer, LayerId, clone_common_mount};
 pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
 use crate::attr::Attr;
 use crate::error::{Errno, Result, WhileDoing};
@@ -17,6 +17,8 @@ pub enum Place {
     At(Arc<OwnedFd>, NameBuf),
     /// The object itself, open at least `O_PATH`.
     Fd(Arc<OwnedFd>),
+    /// A regular file or directory, open for reading or writing.
+    File(Arc<OwnedFd>),
 }
 
 /// Attributes of a real object together with the device it lies on.
@@ -62,7 +64,7 @@ impl Place {
     pub fn stat(&self) -> Result<Stat, Errno> {
         match self {
             Place::At(dir, name) => Stat::at(dir.as_fd(), name),
-            Place::Fd(fd) => Stat::at(fd.as_fd(), b""),
+            Place::Fd(fd) | Place::File(fd) => Stat::at(fd.as_fd(), b""),
         }
     }
 
@@ -76,8 +78,12 @@ impl Place {
             Place::At(dir, name) => {
                 rustix::fs::openat(dir, &**name, flags | OFlags::NOFOLLOW, Mode::empty())
             }
-            Place::Fd(fd) if flags.contains(OFlags::PATH) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
-            Place::Fd(fd) => rustix::fs::open(proc_path(fd.as_fd()), flags, Mode::empty()),
+            Place::Fd(fd) | Place::File(fd) if flags.contains(OFlags::PATH) => {
+                rustix::io::fcntl_dupfd_cloexec(fd, 0)
+            }
+            Place::Fd(fd) | Place::File(fd) => {
+                rustix::fs::open(proc_path(fd.as_fd()), flags, Mode::empty())
+            }
         }
     }
 
@@ -110,7 +116,7 @@ impl Place {
                 path.extend_from_slice(name);
                 (path, false)
             }
-            Place::Fd(fd) => (proc_path(fd.as_fd()), true),
+            Place::Fd(fd) | Place::File(fd) => (proc_path(fd.as_fd()), true),
         }
     }
 
@@ -121,7 +127,7 @@ impl Place {
     pub fn read_link(&self) -> Result<Vec<u8>, Errno> {
         let target = match self {
             Place::At(dir, name) => rustix::fs::readlinkat(dir, &**name, Vec::new())?,
-            Place::Fd(fd) => rustix::fs::readlinkat(fd, "", Vec::new())?,
+            Place::Fd(fd) | Place::File(fd) => rustix::fs::readlinkat(fd, "", Vec::new())?,
         };
         Ok(target.into_bytes())
     }
@@ -143,12 +149,12 @@ impl Place {
     /// # Errors
     /// Those of getxattr(2).
     pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let (path, follow) = self.proc_path();
         let mut buffer = vec![0u8; 256];
         loop {
-            let got = match follow {
-                true => rustix::fs::getxattr(&*path, name, &mut buffer[..]),
-                false => rustix::fs::lgetxattr(&*path, name, &mut buffer[..]),
+            let got = match (self, self.proc_path()) {
+                (Place::File(fd), _) => rustix::fs::fgetxattr(fd, name, &mut buffer[..]),
+                (_, (path, true)) => rustix::fs::getxattr(&*path, name, &mut buffer[..]),
+                (_, (path, false)) => rustix::fs::lgetxattr(&*path, name, &mut buffer[..]),
             };
             match got {
                 Ok(len) => {
@@ -166,12 +172,39 @@ impl Place {
     /// # Errors
     /// Those of listxattr(2).
     pub fn has_no_xattr(&self) -> Result<bool, Errno> {
-        let (path, follow) = self.proc_path();
-        let len = match follow {
-            true => rustix::fs::listxattr(&*path, &mut [0u8; 0]),
-            false => rustix::fs::llistxattr(&*path, &mut [0u8; 0]),
-        };
-        Ok(len? == 0)
+        Ok(self.list_raw(&mut [])? == 0)
+    }
+
+    fn list_raw(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match (self, self.proc_path()) {
+            (Place::File(fd), _) => rustix::fs::flistxattr(fd, buffer),
+            (_, (path, true)) => rustix::fs::listxattr(&*path, buffer),
+            (_, (path, false)) => rustix::fs::llistxattr(&*path, buffer),
+        }
+    }
+
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// Those of setxattr(2).
+    pub fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+        match (self, self.proc_path()) {
+            (Place::File(fd), _) => rustix::fs::fsetxattr(fd, name, value, flags),
+            (_, (path, true)) => rustix::fs::setxattr(&*path, name, value, flags),
+            (_, (path, false)) => rustix::fs::lsetxattr(&*path, name, value, flags),
+        }
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// Those of removexattr(2).
+    pub fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+        match (self, self.proc_path()) {
+            (Place::File(fd), _) => rustix::fs::fremovexattr(fd, name),
+            (_, (path, true)) => rustix::fs::removexattr(&*path, name),
+            (_, (path, false)) => rustix::fs::lremovexattr(&*path, name),
+        }
     }
 
     /// The names of all extended attributes; none where the filesystem has none.
@@ -179,14 +212,9 @@ impl Place {
     /// # Errors
     /// Those of listxattr(2) but `EOPNOTSUPP`.
     pub fn list_xattrs(&self) -> Result<Vec<NameBuf>, Errno> {
-        let (path, follow) = self.proc_path();
         let mut buffer = vec![0u8; 1024];
         let len = loop {
-            let got = match follow {
-                true => rustix::fs::listxattr(&*path, &mut buffer[..]),
-                false => rustix::fs::llistxattr(&*path, &mut buffer[..]),
-            };
-            match got {
+            match self.list_raw(&mut buffer) {
                 Ok(len) => break len,
                 Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
                 Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
@@ -206,7 +234,14 @@ pub fn refuse_metacopy(file: &OwnedFd) -> Result<()> {
     let Ok(len @ 1..) = rustix::fs::flistxattr(file, &mut names[..]) else {
         return Ok(());
     };
-    let names = split_names(names.get(..len).unwrap_or_default());
+    refuse_metacopy_named(&split_names(names.get(..len).unwrap_or_default()))
+}
+
+/// The same for who has the names of all attributes of the file.
+///
+/// # Errors
+/// `EIO`, with the reason.
+pub fn refuse_metacopy_named(names: &[NameBuf]) -> Result<()> {
     let is = |name: &NameBuf| {
         Namespace::ALL
             .iter()

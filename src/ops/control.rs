@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LayerReport, Role, Stats, Union};
 use crate::layer::Layer;
+use crate::upper::Safety;
 
 impl Union {
     /// The layers, top to bottom.
@@ -25,6 +26,7 @@ impl Union {
                 ("rename-whiteout", upper.rename_whiteout),
                 ("xattr", upper.namespace.is_some()),
                 ("reflink", upper.reflink),
+                ("ordered-journal", upper.safety == Safety::DataFirst),
             ] {
                 if has {
                     capabilities.push(name.to_owned());

@@ -208,7 +208,7 @@ impl Union {
             markers.extend(self.link_markers(old.layer, stat.attr.nlink));
         }
         let copied = self.stage(upper, &place, &stat, keep, &markers)?;
-        let copy = copied.staged.place().stat().while_doing(|| "stat a copy")?;
+        let copy = copied.stat().while_doing(|| "stat a copy")?;
         let landing = Landing {
             old,
             new: self.real_id(upper.layer, &copy),

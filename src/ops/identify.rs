@@ -231,7 +231,7 @@ impl Union {
         let layer = self.layer(layer).ok()?;
         let handle = match place {
             Place::At(dir, name) => crate::sys::handle::handle_at(dir.as_fd(), name),
-            Place::Fd(fd) => crate::sys::handle::handle_at(fd.as_fd(), b""),
+            Place::Fd(fd) | Place::File(fd) => crate::sys::handle::handle_at(fd.as_fd(), b""),
         };
         let handle = handle.ok()?;
         let handle_type = u8::try_from(handle.kind).ok()?;

@@ -158,27 +158,35 @@ impl Union {
         }
     }
 
-    /// Whether a change of the object would first have to copy a lower file: that takes long.
-    pub fn would_copy(&self, ino: u64) -> bool {
+    /// How many bytes a change of the object would first have to copy, for it is a file of a lower;
+    /// `None` if it is not.
+    pub fn needs_copy(&self, ino: u64) -> Option<u64> {
         let in_lower = |inode: &Inode| self.upper_id() != Some(inode.id().layer);
-        self.is_writable()
-            && self
-                .table
-                .with(ino, |i| i.kind == Kind::File && in_lower(i))
-                .unwrap_or(false)
+        if !self.is_writable() {
+            return None;
+        }
+        let lower = |i: &Arc<Inode>| (i.kind == Kind::File && in_lower(i)).then(|| Arc::clone(i));
+        let inode = self.table.with(ino, lower)??;
+        // One that cannot be looked at will not be copied either.
+        Some(self.stat(&inode).map_or(0, |stat| stat.attr.size))
     }
 
     /// The same of the object at a name, as far as memory knows.
-    pub fn would_copy_child(&self, parent: u64, name: &Name) -> bool {
-        self.child_hint(parent, name)
-            .is_some_and(|ino| self.would_copy(ino))
+    pub fn child_needs_copy(&self, parent: u64, name: &Name) -> Option<u64> {
+        self.needs_copy(self.child_hint(parent, name)?)
     }
 
-    /// Whether removing a name would first have to copy the object: a hard link of a lower.
-    pub fn would_copy_to_remove(&self, parent: u64, name: &Name) -> bool {
+    /// The same for removing a name: only a hard link of a lower is copied then.
+    pub fn needs_copy_to_remove(&self, parent: u64, name: &Name) -> Option<u64> {
+        let ino = self.child_hint(parent, name)?;
         let linked = |i: &Arc<Inode>| i.linked.load(Ordering::Relaxed);
-        self.child_hint(parent, name)
-            .is_some_and(|ino| self.would_copy(ino) && self.table.with(ino, linked) == Some(true))
+        (self.table.with(ino, linked) == Some(true)).then(|| self.needs_copy(ino))?
+    }
+
+    /// How many bytes a file has from `offset` on.
+    pub fn bytes_from(&self, ino: u64, offset: u64) -> u64 {
+        let size = self.getattr(ino).map_or(0, |attr| attr.size);
+        size.saturating_sub(offset)
     }
 
     fn child_hint(&self, parent: u64, name: &Name) -> Option<u64> {

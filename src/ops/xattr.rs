@@ -98,13 +98,7 @@ impl Union {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         self.make_upper(&inode)?;
         inode.xattrs.doubt();
-        let set = self.with_place(&inode, |place| {
-            let (path, follow) = place.proc_path();
-            match follow {
-                true => rustix::fs::setxattr(&*path, &*disk, value, flags),
-                false => rustix::fs::lsetxattr(&*path, &*disk, value, flags),
-            }
-        });
+        let set = self.with_place(&inode, |place| place.set_xattr(&disk, value, flags));
         inode.xattrs.doubt();
         Ok(set?)
     }
@@ -125,12 +119,6 @@ impl Union {
             }
         }
         self.make_upper(&inode)?;
-        Ok(self.with_place(&inode, |place| {
-            let (path, follow) = place.proc_path();
-            match follow {
-                true => rustix::fs::removexattr(&*path, &*disk),
-                false => rustix::fs::lremovexattr(&*path, &*disk),
-            }
-        })?)
+        Ok(self.with_place(&inode, |place| place.remove_xattr(&disk))?)
     }
 }

@@ -7,3 +7,4 @@ pub mod daemon;
 pub mod handle;
 pub mod ioctl;
 pub mod signal;
+pub mod sync;

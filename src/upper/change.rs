@@ -46,6 +46,7 @@ pub fn set_perm(place: &Place, perm: u32) -> Result<(), Errno> {
     match place {
         Place::At(dir, name) => crate::sys::attr::chmod_nofollow(dir.as_fd(), name, perm),
         Place::Fd(_) => rustix::fs::chmod(&*place.proc_path().0, Mode::from_raw_mode(perm)),
+        Place::File(fd) => rustix::fs::fchmod(fd, Mode::from_raw_mode(perm)),
     }
 }
 
@@ -60,6 +61,7 @@ pub fn set_owner(place: &Place, uid: Option<u32>, gid: Option<u32>) -> Result<()
             rustix::fs::chownat(dir, &**name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
         }
         Place::Fd(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
+        Place::File(fd) => rustix::fs::fchown(fd, uid, gid),
     }
 }
 
@@ -82,5 +84,6 @@ pub fn set_times(place: &Place, atime: SetTime, mtime: SetTime) -> Result<(), Er
             &times,
             AtFlags::empty(),
         ),
+        Place::File(fd) => rustix::fs::futimens(fd, &times),
     }
 }

@@ -1,6 +1,7 @@
 //! Copy-up: the whole object of a lower, built in the workdir.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
 
@@ -9,8 +10,12 @@ use super::stage::Staged;
 use super::workdir::Upper;
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Result, WhileDoing};
-use crate::layer::{Place, refuse_metacopy};
+use crate::layer::{Place, Stat, refuse_metacopy_named};
 use crate::marker::xattr::{Marker, OnDisk, shown};
+use crate::name::NameBuf;
+
+/// Up to so many bytes, a read and a write are cheaper than asking for holes and sharing blocks.
+const BY_HAND: u64 = 128 * 1024;
 
 /// What to copy.
 #[derive(Debug)]
@@ -38,32 +43,59 @@ pub struct Copied<'a> {
     pub has_origin: bool,
 }
 
+impl Copied<'_> {
+    /// Attributes of the copy.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        match &self.fd {
+            Some(fd) => Stat::at(fd.as_fd(), b""),
+            None => self.staged.place().stat(),
+        }
+    }
+}
+
 impl Upper {
-    /// Copies an object into the workdir: data, attributes, extended attributes, markers; on disk
-    /// unless volatile.
+    /// Copies an object into the workdir: data, attributes, extended attributes, markers; safe
+    /// from a crash unless volatile.
     ///
     /// # Errors
     /// Those of either side, with what was being done; nothing is left behind.
     pub fn stage_copy(&self, source: &Source<'_>) -> Result<Copied<'_>> {
         let staged = Staged::adopt(self, self.temp_name());
         let attr = source.attr;
-        let fd = self
+        let made = self
             .make_like(&staged, source)
             .while_doing(|| "create in the workdir")?;
-        let mut bytes = 0;
-        if let Some(fd) = &fd {
-            let from = source
-                .place
-                .open_read()
-                .while_doing(|| "open a lower file")?;
-            refuse_metacopy(&from)?;
-            bytes = attr.size.min(source.keep);
-            copy_data(&from, fd, bytes).while_doing(|| "copy data up")?;
+        // By descriptor where there is one: cheaper than by name.
+        let (from, to, bytes) = match made {
+            Some(fd) => {
+                let from = source
+                    .place
+                    .open_read()
+                    .while_doing(|| "open a lower file")?;
+                let bytes = attr.size.min(source.keep);
+                (
+                    Place::File(Arc::new(from)),
+                    Place::File(Arc::new(fd)),
+                    bytes,
+                )
+            }
+            None => (source.place.clone(), staged.place(), 0),
+        };
+        let names = from
+            .list_xattrs()
+            .while_doing(|| "list attributes of a lower")?;
+        if let (Place::File(from), Place::File(to)) = (&from, &to) {
+            refuse_metacopy_named(&names)?;
+            let sparse = attr.blocks.saturating_mul(512) < attr.size;
+            self.copy_file(from, to, bytes, sparse)
+                .while_doing(|| "copy data up")?;
         }
-        let to = staged.place();
         // The owner before the attributes: changing it drops file capabilities.
         set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
-        copy_xattrs(source.place, &to)?;
+        copy_xattrs(&names, &from, &to)?;
         let mut has_origin = false;
         for (marker, value) in source.markers {
             // Before the mode: it may forbid to set attributes.
@@ -75,8 +107,12 @@ impl Upper {
         }
         set_times(&to, SetTime::To(attr.atime), SetTime::To(attr.mtime))
             .while_doing(|| "copy the times")?;
-        if let Some(fd) = fd.as_ref().filter(|_| !self.volatile) {
-            rustix::fs::fsync(fd).while_doing(|| "sync a copy")?;
+        let fd = match to {
+            Place::File(fd) => Arc::into_inner(fd),
+            Place::At(..) | Place::Fd(_) => None,
+        };
+        if let Some(fd) = fd.as_ref().filter(|_| bytes > 0) {
+            self.safety.apply(fd).while_doing(|| "sync a copy")?;
         }
         Ok(Copied {
             staged,
@@ -84,6 +120,13 @@ impl Upper {
             fd,
             has_origin,
         })
+    }
+
+    fn copy_file(&self, from: &OwnedFd, to: &OwnedFd, len: u64, sparse: bool) -> Result<(), Errno> {
+        if len <= BY_HAND && !sparse && !self.reflink {
+            return copy_by_hand(from, to, 0, len);
+        }
+        copy_data(from, to, len)
     }
 
     /// Makes an empty object of the source's kind, for its owner only.
@@ -112,29 +155,18 @@ impl Upper {
     }
 }
 
-/// Copies all extended attributes that are not markers. Access control lists come along, for they
-/// are attributes.
-fn copy_xattrs(from: &Place, to: &Place) -> Result<()> {
-    for name in from
-        .list_xattrs()
-        .while_doing(|| "list attributes of a lower")?
-    {
-        // What is a user's own (escaped) is copied as it lies on disk.
-        if shown(&name) == OnDisk::Private {
-            continue;
-        }
+/// Copies those of the extended attributes `names` that are not markers. Access control lists come
+/// along, for they are attributes.
+fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
+    // What is a user's own (escaped) is copied as it lies on disk.
+    for name in names.iter().filter(|n| shown(n) != OnDisk::Private) {
         let Some(value) = from
-            .get_xattr(&name)
+            .get_xattr(name)
             .while_doing(|| "read an attribute of a lower")?
         else {
             continue;
         };
-        let (path, follow) = to.proc_path();
-        let set = match follow {
-            true => rustix::fs::setxattr(&*path, &*name, &value, XattrFlags::empty()),
-            false => rustix::fs::lsetxattr(&*path, &*name, &value, XattrFlags::empty()),
-        };
-        match set {
+        match to.set_xattr(name, &value, XattrFlags::empty()) {
             Ok(()) => {}
             // An upper that cannot hold it, or a right we lack (trusted.*, security.*): the object
             // is still worth more than the refusal.

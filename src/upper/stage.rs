@@ -312,18 +312,11 @@ impl Upper {
         let Some(namespace) = self.namespace else {
             return Ok(false);
         };
-        let (path, follow) = place.proc_path();
         let name = namespace.name(marker);
-        let set = match follow {
-            true => rustix::fs::setxattr(&*path, name, value, XattrFlags::empty()),
-            false => rustix::fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
-        };
-        let set = match set {
-            Err(Errno::ACCESS) => writable_for_a_moment(place, || match follow {
-                true => rustix::fs::setxattr(&*path, name, value, XattrFlags::empty()),
-                false => rustix::fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
-            }),
-            set => set,
+        let set = || place.set_xattr(name.as_bytes(), value, XattrFlags::empty());
+        let set = match set() {
+            Err(Errno::ACCESS) => writable_for_a_moment(place, set),
+            result => result,
         };
         match set {
             Ok(()) => Ok(true),
@@ -388,7 +381,7 @@ pub(super) fn link_place(from: &Place, dir: &OwnedFd, name: &Name) -> Result<(),
         Place::At(from, from_name) => {
             rustix::fs::linkat(from, &**from_name, dir, name, AtFlags::empty())
         }
-        Place::Fd(_) => {
+        Place::Fd(_) | Place::File(_) => {
             let (path, _) = from.proc_path();
             rustix::fs::linkat(rustix::fs::CWD, &*path, dir, name, AtFlags::SYMLINK_FOLLOW)
         }

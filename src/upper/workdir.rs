@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use super::link_index::LinkIndex;
 use super::probe::{Abilities, probe_reflink};
+use super::safety::Safety;
 use crate::error::{Errno, SetupError};
 use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
 use crate::marker::whiteout::Dialect;
@@ -48,6 +49,8 @@ pub struct Upper {
     pub namespace: Option<Namespace>,
     /// Never sync.
     pub volatile: bool,
+    /// What makes copies safe.
+    pub safety: Safety,
     /// `RENAME_WHITEOUT` works.
     pub rename_whiteout: bool,
     /// Access control lists work.
@@ -102,6 +105,7 @@ impl Upper {
             dialect,
             namespace: can.namespace,
             volatile: options.volatile,
+            safety: Safety::of(sync.as_fd(), options.volatile),
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
             reflink,
