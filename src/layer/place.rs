@@ -172,7 +172,12 @@ impl Place {
     /// # Errors
     /// Those of listxattr(2).
     pub fn has_no_xattr(&self) -> Result<bool, Errno> {
-        Ok(self.list_raw(&mut [])? == 0)
+        let len = match (self, self.proc_path()) {
+            (Place::File(fd), _) => rustix::fs::flistxattr_query(fd),
+            (_, (path, true)) => rustix::fs::listxattr_query(&*path),
+            (_, (path, false)) => rustix::fs::llistxattr_query(&*path),
+        };
+        Ok(len? == 0)
     }
 
     fn list_raw(&self, buffer: &mut [u8]) -> Result<usize, Errno> {

@@ -183,7 +183,7 @@ pub fn has_whiteout_xattr(dir: BorrowedFd<'_>, name: &Name) -> bool {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     // Nearly always there is no attribute at all, which one call finds out.
-    if rustix::fs::llistxattr(&*path, &mut [0u8; 0]) == Ok(0) {
+    if rustix::fs::llistxattr_query(&*path) == Ok(0) {
         return false;
     }
     Namespace::ALL.iter().any(|namespace| {

@@ -19,6 +19,9 @@ const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// File capabilities.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// What attributes are named that any layer may have.
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
 fn is_acl(name: &[u8]) -> bool {
     name == ACL_ACCESS || name == ACL_DEFAULT
 }
@@ -40,7 +43,9 @@ impl Union {
         };
         let seen = inode.xattrs.look();
         let no_capability = *disk == *CAPABILITY && seen.has(XattrFact::NoCapability);
-        if no_capability || seen.has(XattrFact::None) {
+        // Of what is in no namespace the layer says something else than that it is not there.
+        let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix));
+        if no_capability || (known && seen.has(XattrFact::None)) {
             return Err(Errno::NODATA.into());
         }
         match self.read_place(&inode, |place| place.xattr(&disk)) {
