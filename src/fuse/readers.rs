@@ -78,15 +78,16 @@ impl Readers {
         }
     }
 
-    /// This thread has read a request of `caller` (a thread's number). If it was the last that read, and more requests are there
-    /// already, another thread is called.
+    /// This thread has read a request of `caller` (a thread's number). If it was the last that
+    /// read, and more requests are there already, another thread is called.
     pub(super) fn begin_turn(&self, caller: u32) -> Turn<'_> {
         // Relaxed here and below: a wrong guess costs a detour, and the watch corrects it.
         let before = self.reading.fetch_sub(1, Ordering::Relaxed);
-        if before <= 1 && self.is_queued() {
+        let others = self.last.note(caller);
+        // One caller alone has but one request at a time (and the watch sees to the exceptions).
+        if others && before <= 1 && self.is_queued() {
             self.call_one();
         }
-        self.last.note(caller);
         Turn(self)
     }
 
@@ -186,16 +187,19 @@ impl Readers {
 }
 
 impl Last {
-    fn note(&self, caller: u32) {
+    /// Notes who has the turn; whether it is not for the same caller as the last.
+    fn note(&self, caller: u32) -> bool {
         thread_local! {
             static THREAD: i32 = rustix::thread::gettid().as_raw_nonzero().get();
         }
         self.thread.store(THREAD.with(|t| *t), Ordering::Relaxed);
         self.cpu
             .store(rustix::thread::sched_getcpu(), Ordering::Relaxed);
-        if self.caller.swap(caller, Ordering::Relaxed) != caller {
+        let others = self.caller.swap(caller, Ordering::Relaxed) != caller || caller == 0;
+        if others {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
+        others
     }
 }
 

@@ -24,7 +24,7 @@ const IDLE_MS: u64 = 1000;
 /// The descriptor of a regular file.
 #[derive(Debug)]
 pub(super) struct FileFd {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     id: RealId,
     writable: bool,
     /// The file's mode forbids to open it again.
@@ -40,10 +40,10 @@ fn now_ms() -> u64 {
 
 impl FileFd {
     /// Takes a descriptor of the real object `id`.
-    pub(super) fn new(fd: OwnedFd, id: RealId, writable: bool) -> FileFd {
+    pub(super) fn new(fd: impl Into<Arc<OwnedFd>>, id: RealId, writable: bool) -> FileFd {
         let used_ms = AtomicU64::new(now_ms());
         FileFd {
-            fd,
+            fd: fd.into(),
             id,
             writable,
             keep: false,

@@ -38,7 +38,7 @@ pub struct Copied<'a> {
     /// How many bytes of data were copied.
     pub bytes: u64,
     /// The descriptor of a regular file.
-    pub fd: Option<OwnedFd>,
+    pub fd: Option<Arc<OwnedFd>>,
     /// The origin marker was written: a lower leads to the copy also after a remount.
     pub has_origin: bool,
 }
@@ -63,10 +63,9 @@ impl Upper {
     /// # Errors
     /// Those of either side, with what was being done; nothing is left behind.
     pub fn stage_copy(&self, source: &Source<'_>) -> Result<Copied<'_>> {
-        let staged = Staged::adopt(self, self.temp_name());
         let attr = source.attr;
-        let made = self
-            .make_like(&staged, source)
+        let (staged, made) = self
+            .make_like(source)
             .while_doing(|| "create in the workdir")?;
         // By descriptor where there is one: cheaper than by name.
         let (from, to, bytes) = match made {
@@ -76,11 +75,7 @@ impl Upper {
                     .open_read()
                     .while_doing(|| "open a lower file")?;
                 let bytes = attr.size.min(source.keep);
-                (
-                    Place::File(Arc::new(from)),
-                    Place::File(Arc::new(fd)),
-                    bytes,
-                )
+                (Place::File(Arc::new(from)), Place::File(fd), bytes)
             }
             None => (source.place.clone(), staged.place(), 0),
         };
@@ -108,7 +103,7 @@ impl Upper {
         set_times(&to, SetTime::To(attr.atime), SetTime::To(attr.mtime))
             .while_doing(|| "copy the times")?;
         let fd = match to {
-            Place::File(fd) => Arc::into_inner(fd),
+            Place::File(fd) => Some(fd),
             Place::At(..) | Place::Fd(_) => None,
         };
         if let Some(fd) = fd.as_ref().filter(|_| bytes > 0) {
@@ -130,28 +125,31 @@ impl Upper {
     }
 
     /// Makes an empty object of the source's kind, for its owner only.
-    fn make_like(
-        &self,
-        staged: &Staged<'_>,
-        source: &Source<'_>,
-    ) -> Result<Option<OwnedFd>, Errno> {
-        let (work, name) = (&self.work, staged.name());
+    fn make_like(&self, source: &Source<'_>) -> Result<(Staged<'_>, Option<Arc<OwnedFd>>), Errno> {
+        let mode = Mode::from_raw_mode(0o600);
+        if source.attr.kind == Kind::File && self.unnamed_files {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let file = Arc::new(rustix::fs::openat(&self.work, ".", flags, mode)?);
+            return Ok((Staged::unnamed(self, Arc::clone(&file)), Some(file)));
+        }
+        let (work, name) = (&self.work, self.temp_name());
+        let mut file = None;
         match source.attr.kind {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
-                let mode = Mode::from_raw_mode(0o600);
-                rustix::fs::openat(work, name, flags | OFlags::CLOEXEC, mode).map(Some)
+                let made = rustix::fs::openat(work, &*name, flags | OFlags::CLOEXEC, mode)?;
+                file = Some(Arc::new(made));
             }
-            Kind::Dir => rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700)).map(|()| None),
+            Kind::Dir => rustix::fs::mkdirat(work, &*name, Mode::from_raw_mode(0o700))?,
             Kind::Symlink => {
-                rustix::fs::symlinkat(&*source.place.read_link()?, work, name).map(|()| None)
+                rustix::fs::symlinkat(&*source.place.read_link()?, work, &*name)?;
             }
             kind => {
-                let mode = Mode::from_raw_mode(0o600);
                 let rdev = source.attr.rdev;
-                rustix::fs::mknodat(work, name, kind.file_type(), mode, rdev).map(|()| None)
+                rustix::fs::mknodat(work, &*name, kind.file_type(), mode, rdev)?;
             }
         }
+        Ok((Staged::adopt(self, name), file))
     }
 }
 

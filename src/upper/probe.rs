@@ -1,8 +1,11 @@
 //! Finds out, in the workdir, what the upper's filesystem really can do: some say yes and lie.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+
+use super::safety::EXT4;
 
 use crate::attr::Kind;
 use crate::error::Errno;
@@ -46,6 +49,29 @@ impl Abilities {
             (false, None) => Dialect::File,
         }
     }
+}
+
+/// Filesystems on which a file without a name that gets one takes less time than one that is
+/// renamed (measured: ext4 33 us against 48; it is no gain where that needs an entry in a tree).
+const QUICK_UNNAMED: [u64; 2] = [EXT4, TMPFS];
+/// `TMPFS_MAGIC`.
+const TMPFS: u64 = 0x0102_1994;
+
+/// Whether to build files without a name (`O_TMPFILE`) in `work`.
+pub(super) fn probe_unnamed(work: BorrowedFd<'_>) -> bool {
+    let magic = rustix::fs::fstatfs(work).map(|s| s.f_type as u64);
+    if !magic.is_ok_and(|m| QUICK_UNNAMED.contains(&m)) {
+        return false;
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let linked = rustix::fs::openat(work, ".", flags, Mode::from_raw_mode(0o600)).and_then(|fd| {
+        let place = Place::File(Arc::new(fd));
+        let (path, _) = place.proc_path();
+        rustix::fs::linkat(CWD, &*path, work, A, AtFlags::SYMLINK_FOLLOW)
+    });
+    let works = linked.is_ok() && Stat::at(work, A).is_ok_and(|s| s.attr.nlink == 1);
+    clean(work);
+    works
 }
 
 const A: &Name = b"#probe-a";

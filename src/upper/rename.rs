@@ -163,9 +163,10 @@ impl Upper {
             Step::MoveLeavingWhiteout => rename(RenameFlags::WHITEOUT)?,
             Step::Exchange => rename(RenameFlags::EXCHANGE)?,
             Step::LinkOver => {
-                let mut staged = Staged::adopt(self, self.temp_name());
+                let own = self.temp_name();
+                let mut staged = Staged::adopt(self, own.clone());
                 let old = Place::at(Arc::clone(from.dir), from.name);
-                link_place(&old, &self.work, staged.name())?;
+                link_place(&old, &self.work, &own)?;
                 staged.publish_over(to.dir, to.name)?;
             }
             Step::ReplaceOldObject => {

@@ -20,7 +20,7 @@ pub enum Safety {
 }
 
 /// `EXT4_SUPER_MAGIC` (ext2 and ext3 have the same).
-const EXT4: u64 = 0xEF53;
+pub(super) const EXT4: u64 = 0xEF53;
 
 impl Safety {
     /// What is enough on the filesystem of `dir`.

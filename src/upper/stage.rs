@@ -47,19 +47,29 @@ pub struct New<'a> {
     pub gid: u32,
 }
 
-/// An object in the workdir that is not visible yet; removed again unless it is published.
+/// An object that is not visible yet; gone again unless it is published.
 #[derive(Debug)]
 #[must_use]
 pub struct Staged<'a> {
     upper: &'a Upper,
-    name: NameBuf,
+    held: Held,
     published: bool,
+}
+
+/// What keeps a staged object.
+#[derive(Debug)]
+enum Held {
+    /// A name in the workdir.
+    Name(NameBuf),
+    /// A descriptor: a regular file without any name (`O_TMPFILE`).
+    File(Arc<OwnedFd>),
 }
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        if !self.published {
-            self.upper.discard(&self.name);
+        match &self.held {
+            Held::Name(name) if !self.published => self.upper.discard(name),
+            Held::Name(_) | Held::File(_) => {}
         }
     }
 }
@@ -69,19 +79,26 @@ impl<'a> Staged<'a> {
     pub(super) fn adopt(upper: &'a Upper, name: NameBuf) -> Staged<'a> {
         Staged {
             upper,
-            name,
+            held: Held::Name(name),
+            published: false,
+        }
+    }
+
+    /// Takes charge of a file that has no name.
+    pub(super) fn unnamed(upper: &'a Upper, file: Arc<OwnedFd>) -> Staged<'a> {
+        Staged {
+            upper,
+            held: Held::File(file),
             published: false,
         }
     }
 
     /// Where it lies now.
     pub fn place(&self) -> Place {
-        Place::at(Arc::clone(&self.upper.work), &self.name)
-    }
-
-    /// Its name in the workdir.
-    pub fn name(&self) -> &Name {
-        &self.name
+        match &self.held {
+            Held::Name(name) => Place::at(Arc::clone(&self.upper.work), name),
+            Held::File(file) => Place::File(Arc::clone(file)),
+        }
     }
 
     /// Makes it visible as `name` in `dir`, where nothing is.
@@ -89,10 +106,15 @@ impl<'a> Staged<'a> {
     /// # Errors
     /// The upper's; nothing has changed then.
     pub fn publish_new(&mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        match self.rename(dir, name, RenameFlags::NOREPLACE) {
-            // Filesystems without the flag: the caller's lock keeps others from the name.
-            Err(Errno::INVAL | Errno::NOSYS) => self.rename(dir, name, RenameFlags::empty())?,
-            result => result?,
+        match &self.held {
+            Held::File(_) => link_place(&self.place(), dir, name)?,
+            Held::Name(own) => match self.rename(own, dir, name, RenameFlags::NOREPLACE) {
+                // Filesystems without the flag: the caller's lock keeps others from the name.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    self.rename(own, dir, name, RenameFlags::empty())?;
+                }
+                result => result?,
+            },
         }
         self.published = true;
         Ok(())
@@ -104,7 +126,8 @@ impl<'a> Staged<'a> {
     /// # Errors
     /// The upper's; nothing has changed then.
     pub fn publish_over(&mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        self.rename(dir, name, RenameFlags::empty())?;
+        let own = self.give_name()?;
+        self.rename(&own, dir, name, RenameFlags::empty())?;
         self.published = true;
         Ok(())
     }
@@ -113,13 +136,31 @@ impl<'a> Staged<'a> {
     ///
     /// # Errors
     /// The upper's; nothing has changed then.
-    pub fn publish_exchange(self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
-        self.rename(dir, name, RenameFlags::EXCHANGE)
+    pub fn publish_exchange(mut self, dir: &OwnedFd, name: &Name) -> Result<(), Errno> {
+        let own = self.give_name()?;
+        self.rename(&own, dir, name, RenameFlags::EXCHANGE)
         // Dropping it now discards what was there.
     }
 
-    fn rename(&self, dir: &OwnedFd, name: &Name, flags: RenameFlags) -> Result<(), Errno> {
-        let rename = || rustix::fs::renameat_with(&self.upper.work, &*self.name, dir, name, flags);
+    /// Its name in the workdir, which it gets now if it has none.
+    fn give_name(&mut self) -> Result<NameBuf, Errno> {
+        if let Held::Name(name) = &self.held {
+            return Ok(name.clone());
+        }
+        let name = self.upper.temp_name();
+        link_place(&self.place(), &self.upper.work, &name)?;
+        self.held = Held::Name(name.clone());
+        Ok(name)
+    }
+
+    fn rename(
+        &self,
+        own: &Name,
+        dir: &OwnedFd,
+        name: &Name,
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        let rename = || rustix::fs::renameat_with(&self.upper.work, own, dir, name, flags);
         match rename() {
             Err(Errno::ACCESS) => {}
             result => return result,
@@ -213,9 +254,10 @@ impl Upper {
                 new.perm |= 0o2000;
             }
         }
-        let staged = Staged::adopt(self, self.temp_name());
+        let own = self.temp_name();
+        let staged = Staged::adopt(self, own.clone());
         let fd = match self.default_acl(dir)? {
-            Some(acl) => self.make_inheriting(&acl, &staged.name, &mut new)?,
+            Some(acl) => self.make_inheriting(&acl, &own, &mut new)?,
             None => {
                 new.perm &= !new.umask;
                 let usable = if new.kind == NewKind::Dir {
@@ -228,8 +270,7 @@ impl Upper {
                     umask: 0,
                     ..new
                 };
-                make_at(&self.work, &staged.name, &private)
-                    .while_doing(|| "create in the workdir")?
+                make_at(&self.work, &own, &private).while_doing(|| "create in the workdir")?
             }
         };
         let place = staged.place();
@@ -261,8 +302,9 @@ impl Upper {
         name: &Name,
         new: &mut New<'_>,
     ) -> Result<Option<OwnedFd>> {
-        let nursery = Staged::adopt(self, self.temp_name());
-        rustix::fs::mkdirat(&self.work, &*nursery.name, Mode::from_raw_mode(0o700))
+        let own = self.temp_name();
+        let nursery = Staged::adopt(self, own.clone());
+        rustix::fs::mkdirat(&self.work, &*own, Mode::from_raw_mode(0o700))
             .while_doing(|| "create in the workdir")?;
         let (path, _) = nursery.place().proc_path();
         rustix::fs::lsetxattr(&*path, ACL_DEFAULT, acl, XattrFlags::empty())
@@ -404,8 +446,9 @@ impl Upper {
         if !over_whiteout || !self.whiteout_is_at_name(dir, name) {
             return link_place(from, dir, name);
         }
-        let mut staged = Staged::adopt(self, self.temp_name());
-        link_place(from, &self.work, &staged.name)?;
+        let own = self.temp_name();
+        let mut staged = Staged::adopt(self, own.clone());
+        link_place(from, &self.work, &own)?;
         staged.publish_over(dir, name)
     }
 

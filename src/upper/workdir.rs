@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use super::link_index::LinkIndex;
-use super::probe::{Abilities, probe_reflink};
+use super::probe::{Abilities, probe_reflink, probe_unnamed};
 use super::safety::Safety;
 use crate::error::{Errno, SetupError};
 use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
@@ -49,6 +49,8 @@ pub struct Upper {
     pub namespace: Option<Namespace>,
     /// Never sync.
     pub volatile: bool,
+    /// Files without a name work, and are faster than those with one.
+    pub(super) unnamed_files: bool,
     /// What makes copies safe.
     pub safety: Safety,
     /// `RENAME_WHITEOUT` works.
@@ -99,12 +101,14 @@ impl Upper {
         let links = LinkIndex::open(work_fd, INDEX, options.read_only)
             .map_err(|e| fail("read index of", e))?;
         let layer = Layer::from_root(0, options.upper, dialect.wh_files(), upper_fd, private)?;
+        let unnamed_files = !options.read_only && probe_unnamed(work.as_fd());
         let upper = Upper {
             layer: layer.id,
             work,
             dialect,
             namespace: can.namespace,
             volatile: options.volatile,
+            unnamed_files,
             safety: Safety::of(sync.as_fd(), options.volatile),
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
