@@ -136,6 +136,7 @@ impl Ready {
             return Err(Failure::new("the mount is gone already"));
         };
         let mounted = Arc::new(mounted);
+        super::readahead::raise(mounted.path());
         shutdown::watch(self.signals, Arc::clone(&mounted), Arc::clone(&self.union))
             .map_err(|e| Failure::new(format!("cannot start a thread: {}", reason(e))))?;
         Ok(Running {

@@ -15,6 +15,7 @@ mod mount;
 mod mountinfo;
 mod options;
 mod plan;
+mod readahead;
 mod remount;
 mod render;
 mod shutdown;
