@@ -1,0 +1,130 @@
+//! The lowers: made once, of the same bytes in every run, and only read by all peers.
+
+mod blank;
+mod bulk;
+mod debian;
+mod text;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::scratch::succeed;
+use crate::session::MADE;
+use crate::sizes::Sizes;
+
+/// Which lowers a workload is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// A root as Debian's, in four layers.
+    Debian,
+    /// Many small files that are removed, chowned, copied.
+    Bulk,
+    /// Nothing but a directory for new things.
+    Blank,
+}
+
+/// Lowers on disk.
+#[derive(Debug)]
+pub struct LayerSet {
+    pub which: Which,
+    /// The topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// Small files in it, for loops over single calls.
+    pub files: Vec<PathBuf>,
+    root: PathBuf,
+}
+
+/// A set in the making: the directory of each layer, the topmost first.
+#[derive(Debug)]
+struct Plan {
+    lowers: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl LayerSet {
+    /// Makes the lowers in `root`, which is removed with the set.
+    pub fn make(which: Which, sizes: &Sizes, root: &Path) -> Result<LayerSet> {
+        let mut set = LayerSet {
+            which,
+            lowers: Vec::new(),
+            files: Vec::new(),
+            root: root.to_owned(),
+        };
+        let plan = match which {
+            Which::Debian => debian::make(root, sizes),
+            Which::Bulk => bulk::make(root, sizes),
+            Which::Blank => blank::make(root),
+        };
+        let plan = plan.with_context(|| format!("making the layers {which:?}"))?;
+        if let Some(bottom) = plan.lowers.last() {
+            fs::create_dir_all(bottom.join(MADE))?;
+        }
+        set.lowers = plan.lowers;
+        set.files = plan.files;
+        Ok(set)
+    }
+
+    /// What the union of the lowers shows, as a plain directory; made when first asked for.
+    pub fn plain(&self) -> Result<PathBuf> {
+        let plain = self.root.join("plain");
+        if !plain.exists() {
+            for lower in self.lowers.iter().rev() {
+                copy_tree(lower, &plain)?;
+            }
+        }
+        Ok(plain)
+    }
+}
+
+impl Drop for LayerSet {
+    fn drop(&mut self) {
+        if let Err(why) = fs::remove_dir_all(&self.root) {
+            eprintln!("{}: {why}", self.root.display());
+        }
+    }
+}
+
+/// Empty layers, the topmost first.
+fn empty(root: &Path, count: usize) -> Result<Plan> {
+    let lowers: Vec<PathBuf> = (0..count).map(|n| root.join(n.to_string())).collect();
+    for lower in &lowers {
+        fs::create_dir_all(lower)?;
+    }
+    Ok(Plan {
+        lowers,
+        files: Vec::new(),
+    })
+}
+
+/// Writes a file, and the directories that lead to it.
+fn put(path: &Path, content: &[u8]) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, content).with_context(|| path.display().to_string())
+}
+
+/// Copies a tree over another one.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    succeed(Command::new("cp").arg("-aT").arg(from).arg(to))
+}
+
+/// Reads everything in a tree once, so that the page cache and the dentries below are warm.
+pub fn warm(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            warm(&path)?;
+        } else if metadata.is_file() && metadata.size() > 0 {
+            let mut file = fs::File::open(&path)?;
+            std::io::copy(&mut file, &mut std::io::sink())?;
+        }
+    }
+    Ok(())
+}
