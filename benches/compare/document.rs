@@ -14,9 +14,10 @@ const BEGIN: &str = "<!-- figures: written by cargo bench --bench compare -- --d
 const END: &str = "<!-- end of figures -->\n";
 
 /// Empty results of a run in this setting.
-pub fn setting(scratch: &Scratch, peers: &[Peer], missing: Vec<Missing>) -> Results {
+pub fn setting(scratch: &Scratch, peers: &[Peer], missing: Vec<Missing>, quick: bool) -> Results {
     let mut results = Results {
         missing,
+        quick,
         ..Results::default()
     };
     let columns = peers.iter().map(|peer| Column {
@@ -34,6 +35,12 @@ pub fn setting(scratch: &Scratch, peers: &[Peer], missing: Vec<Missing>) -> Resu
     note("backing", scratch.backing.clone());
     note("kernel overlayfs options", options.join(","));
     note("machine", machine());
+    if quick {
+        note(
+            "quick",
+            "sizes and numbers are smaller than the names say".into(),
+        );
+    }
     results
 }
 

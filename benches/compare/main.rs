@@ -82,9 +82,9 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
     let words = &arguments.only;
     if !words.is_empty() {
         all.retain(|workload| {
-            words
-                .iter()
-                .any(|word| workload.name.contains(word.as_str()))
+            let slugs = workload.rows.iter().map(|row| row.slug);
+            let mut names = slugs.chain([workload.name]);
+            names.any(|name| words.iter().any(|word| name.contains(word.as_str())))
         });
     }
     if all.is_empty() {
@@ -129,8 +129,7 @@ fn measure(arguments: &Arguments) -> Result<Results> {
         peers: &peers,
         rounds: arguments.rounds.unwrap_or(sizes.rounds),
     };
-    let mut results = document::setting(&scratch, &peers, missing);
-    results.quick = arguments.quick;
+    let mut results = document::setting(&scratch, &peers, missing, arguments.quick);
     run.measure(&workloads, &mut results)?;
     Ok(results)
 }

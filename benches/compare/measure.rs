@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::fixtures::Fixtures;
+use crate::interrupt;
 use crate::layers::LayerSet;
 use crate::peer::{Missing, Peer};
 use crate::report::{Figures, Results};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, trim};
 use crate::session::{Native, Place, Sample, Session};
 use crate::sizes::Sizes;
 use crate::workloads::Workload;
@@ -28,10 +29,18 @@ impl Run<'_> {
     pub fn measure(&self, workloads: &[&Workload], results: &mut Results) -> Result<()> {
         let mut set: Option<LayerSet> = None;
         for workload in workloads {
+            interrupt::check()?;
             if set.as_ref().is_none_or(|set| set.which != workload.layers) {
                 drop(set.take());
+                trim(self.scratch.root());
                 let root = self.scratch.root().join("l");
-                set = Some(LayerSet::make(workload.layers, self.sizes, &root)?);
+                match LayerSet::make(workload.layers, self.sizes, &root) {
+                    Ok(made) => set = Some(made),
+                    Err(why) => {
+                        fail(results, workload.name, &why);
+                        continue;
+                    }
+                }
             }
             if let Some(set) = &set {
                 self.workload(workload, set, results)?;
@@ -43,6 +52,7 @@ impl Run<'_> {
     fn workload(&self, workload: &Workload, set: &LayerSet, results: &mut Results) -> Result<()> {
         let mut failed = vec![false; self.peers.len()];
         let start = Instant::now();
+        let mut done = 0;
         for round in 0..self.rounds {
             let spent = start.elapsed().as_secs_f64();
             if round >= self.sizes.least_rounds && spent > self.sizes.budget {
@@ -65,19 +75,20 @@ impl Run<'_> {
                 match self.session(workload, set, peer) {
                     Ok(samples) => results.add(&peer.name, &samples),
                     Err(why) => {
-                        crate::interrupt::check()?;
+                        interrupt::check()?;
                         failed[at] = true;
-                        let why = format!("{why:#}");
-                        eprintln!("{} with {}: {why}", workload.name, peer.name);
-                        results.failures.push(Missing {
-                            name: format!("{}: {}", peer.name, workload.name),
-                            why,
-                        });
+                        fail(
+                            results,
+                            &format!("{} with {}", workload.name, peer.name),
+                            &why,
+                        );
                     }
                 }
             }
+            done = round + 1;
         }
-        eprintln!("{}: {:.0} s", workload.name, start.elapsed().as_secs_f64());
+        let took = start.elapsed().as_secs_f64();
+        eprintln!("{}: {done} rounds in {took:.1} s", workload.name);
         Ok(())
     }
 
@@ -90,6 +101,15 @@ impl Run<'_> {
         (workload.run)(&mut session)?;
         session.finish()
     }
+}
+
+/// Takes note of a hole in the results.
+fn fail(results: &mut Results, name: &str, why: &anyhow::Error) {
+    eprintln!("{name}: {why:#}");
+    results.failures.push(Missing {
+        name: name.to_owned(),
+        why: format!("{why:#}"),
+    });
 }
 
 /// Shows where the run is; the next line that is printed takes its place.

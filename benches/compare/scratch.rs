@@ -121,6 +121,11 @@ pub fn patient_unmount(point: &Path) -> Result<()> {
         .with_context(|| format!("cannot detach {}", point.display()))
 }
 
+/// Gives the memory behind freed blocks back, where there is an image.
+pub fn trim(root: &Path) {
+    drop(Command::new("fstrim").arg(root).output());
+}
+
 /// Runs a command to its end; what it said is part of the error.
 pub fn succeed(command: &mut Command) -> Result<()> {
     let done = command

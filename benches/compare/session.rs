@@ -122,18 +122,28 @@ impl<'a> Session<'a> {
         if self.peer.is_native() {
             return Ok(());
         }
+        self.prepare()?;
+        self.mount_prepared(lowers)
+    }
+
+    /// Makes what a mount needs besides the lowers.
+    pub fn prepare(&self) -> Result<()> {
         for dir in [self.place.upper(), self.place.work(), self.place.mnt()] {
             std::fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         }
-        self.settle()?;
+        sync_filesystem(self.place.root)
+    }
+
+    /// Mounts, and does nothing else: for those who time it.
+    pub fn mount_prepared(&mut self, lowers: &[PathBuf]) -> Result<()> {
         self.mounted = true;
+        self.daemon = Daemon::default();
         self.peer.mount(&Layers {
             lowers,
             upper: &self.place.upper(),
             work: &self.place.work(),
             mnt: &self.mnt,
-        })?;
-        Ok(())
+        })
     }
 
     /// Takes note of the process that serves the mount.

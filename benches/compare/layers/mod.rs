@@ -1,9 +1,14 @@
 //! The lowers: made once, of the same bytes in every run, and only read by all peers.
 
+pub mod big;
 mod blank;
 mod bulk;
 mod debian;
+pub mod deep;
+mod project;
+pub mod python;
 mod text;
+mod wide;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,6 +30,20 @@ pub enum Which {
     Bulk,
     /// Nothing but a directory for new things.
     Blank,
+    /// A directory of very many entries.
+    Wide,
+    /// Sixty layers of the same directories.
+    Deep,
+    /// Hundreds of layers.
+    Many,
+    /// A C project.
+    Project,
+    /// Python's library.
+    Python,
+    /// A big file.
+    Big,
+    /// A file that takes seconds to copy.
+    Huge,
 }
 
 /// Lowers on disk.
@@ -40,7 +59,7 @@ pub struct LayerSet {
 
 /// A set in the making: the directory of each layer, the topmost first.
 #[derive(Debug)]
-struct Plan {
+pub struct Plan {
     lowers: Vec<PathBuf>,
     files: Vec<PathBuf>,
 }
@@ -58,6 +77,13 @@ impl LayerSet {
             Which::Debian => debian::make(root, sizes),
             Which::Bulk => bulk::make(root, sizes),
             Which::Blank => blank::make(root),
+            Which::Wide => wide::make(root, sizes),
+            Which::Deep => deep::deep(root),
+            Which::Many => deep::many(root),
+            Which::Project => project::make(root, sizes),
+            Which::Python => python::make(root),
+            Which::Big => big::make(root, sizes.big_bytes),
+            Which::Huge => big::make(root, sizes.huge_bytes),
         };
         let plan = plan.with_context(|| format!("making the layers {which:?}"))?;
         if let Some(bottom) = plan.lowers.last() {

@@ -98,7 +98,7 @@ fn open_read_close(dir: impl AsFd, name: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stat(dir: impl AsFd, name: &Path) -> Result<()> {
+pub fn stat(dir: impl AsFd, name: &Path) -> Result<()> {
     statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
 }
@@ -122,7 +122,7 @@ pub fn unlink(dir: impl AsFd, name: &Path) -> Result<()> {
 }
 
 /// Does something with so many names, beginning anew when they are through.
-fn over(
+pub fn over(
     dir: &OwnedFd,
     names: &[PathBuf],
     count: usize,

@@ -56,6 +56,18 @@ pub const ALL: &[Workload] = &[
         )],
         run: chown,
     },
+    Workload {
+        name: "mv",
+        layers: Which::Bulk,
+        native: Native::Copied,
+        rows: &[whole(
+            "mv",
+            "mv of a lower directory of 2,000 files",
+            Goal::None,
+            1.0,
+        )],
+        run: mv,
+    },
 ];
 
 fn untar(session: &mut Session<'_>) -> Result<()> {
@@ -98,5 +110,13 @@ fn chown(session: &mut Session<'_>) -> Result<()> {
     session.meet_daemon()?;
     session.time("chown", 1, |session| {
         run("chown", &[&"-R", &"12345:12345", &session.at("bulk")])
+    })
+}
+
+fn mv(session: &mut Session<'_>) -> Result<()> {
+    session.mount()?;
+    session.meet_daemon()?;
+    session.time("mv", 1, |session| {
+        run("mv", &[&session.at("moved"), &session.made("moved")])
     })
 }

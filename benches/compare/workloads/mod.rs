@@ -1,10 +1,14 @@
 //! The workloads: each mounts once per round and peer, and times one or more rows.
 
+mod big;
 mod calls;
 mod changing;
 mod data;
+mod deep;
+mod programs;
 mod reading;
 mod tools;
+mod wide;
 
 use anyhow::Result;
 
@@ -25,7 +29,16 @@ pub struct Workload {
 
 /// All of them, those of one set of layers side by side: only one set is on disk at a time.
 pub fn all() -> Vec<&'static Workload> {
-    let all = [reading::ALL, calls::ALL, changing::ALL, data::ALL];
+    let all = [
+        reading::ALL,
+        calls::ALL,
+        wide::ALL,
+        changing::ALL,
+        data::ALL,
+        programs::ALL,
+        deep::ALL,
+        big::ALL,
+    ];
     let mut all: Vec<&Workload> = all.into_iter().flatten().collect();
     all.sort_by_key(|workload| workload.layers as usize);
     all
