@@ -38,7 +38,7 @@ pub fn setting(scratch: &Scratch, peers: &[Peer], missing: Vec<Missing>, quick: 
     if quick {
         note(
             "quick",
-            "sizes and numbers are smaller than the names say".into(),
+            "sizes and numbers are smaller than the names say; no dpkg".into(),
         );
     }
     results

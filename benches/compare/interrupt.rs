@@ -30,8 +30,13 @@ pub fn watch(scratch: PathBuf) -> Result<()> {
 
 /// Fails once the run is to end.
 pub fn check() -> Result<()> {
-    if ASKED.load(Ordering::Relaxed) {
+    if asked() {
         bail!("interrupted");
     }
     Ok(())
+}
+
+/// Whether the run is to end.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
 }

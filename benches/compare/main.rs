@@ -19,6 +19,7 @@ mod sizes;
 mod workloads;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -63,7 +64,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(file) = &arguments.markdown {
         std::fs::write(file, report::markdown(&results, &rows))?;
     }
-    if arguments.doc {
+    if arguments.doc && !interrupt::asked() {
         document::rewrite(&results, &rows)?;
     }
     let missed = rows
@@ -72,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         .filter(|verdict| !verdict.met)
         .count();
     println!("goals missed: {missed}");
-    let failed = arguments.check && missed + results.failures.len() > 0;
+    let failed = arguments.check && missed + results.failures.len() > 0 || interrupt::asked();
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -116,7 +117,10 @@ fn measure(arguments: &Arguments) -> Result<Results> {
     } else {
         &sizes::FULL
     };
-    let workloads = chosen(arguments)?;
+    let mut workloads = chosen(arguments)?;
+    if arguments.quick {
+        workloads.retain(|workload| workload.layers != layers::Which::System);
+    }
     let (peers, mut missing) = peer::find(arguments)?;
     let scratch = Scratch::new()?;
     interrupt::watch(scratch.whole().to_owned())?;
@@ -130,6 +134,17 @@ fn measure(arguments: &Arguments) -> Result<Results> {
         rounds: arguments.rounds.unwrap_or(sizes.rounds),
     };
     let mut results = document::setting(&scratch, &peers, missing, arguments.quick);
-    run.measure(&workloads, &mut results)?;
+    let start = Instant::now();
+    match run.measure(&workloads, &mut results) {
+        // What was measured before is shown.
+        Err(why) if !interrupt::asked() => return Err(why),
+        _ => {}
+    }
+    let took = start.elapsed().as_secs_f64() / 60.0;
+    let note = match interrupt::asked() {
+        true => "INTERRUPTED, not everything was measured".to_owned(),
+        false => format!("up to {} rounds, {took:.1} minutes in all", run.rounds),
+    };
+    results.setting.insert("run".into(), note);
     Ok(results)
 }

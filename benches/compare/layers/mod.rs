@@ -7,6 +7,7 @@ mod debian;
 pub mod deep;
 mod project;
 pub mod python;
+pub mod system;
 mod text;
 mod wide;
 
@@ -40,6 +41,8 @@ pub enum Which {
     Project,
     /// Python's library.
     Python,
+    /// A Debian system, which needs the network.
+    System,
     /// A big file.
     Big,
     /// A file that takes seconds to copy.
@@ -82,6 +85,7 @@ impl LayerSet {
             Which::Many => deep::many(root),
             Which::Project => project::make(root, sizes),
             Which::Python => python::make(root),
+            Which::System => system::make(root),
             Which::Big => big::make(root, sizes.big_bytes),
             Which::Huge => big::make(root, sizes.huge_bytes),
         };

@@ -59,6 +59,7 @@ pub fn markdown(results: &Results, rows: &[Row]) -> String {
 fn notes(results: &Results, bullet: &str) -> String {
     let mut all = String::new();
     let mut note = |name: &str, what: &str| {
+        let what = what.lines().next().unwrap_or_default();
         all.push_str(&format!("{bullet}{name}: {what}\n"));
     };
     for (name, what) in &results.setting {
@@ -71,7 +72,7 @@ fn notes(results: &Results, bullet: &str) -> String {
         note(&format!("missing: {}", missing.name), &missing.why);
     }
     for failure in &results.failures {
-        note(&format!("failed: {}", failure.name), &failure.why);
+        note(&format!("not measured: {}", failure.name), &failure.why);
     }
     all
 }

@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Workload;
-use super::tools::{cpus, run, together};
+use super::tools::{cpus, run, shell, together};
 use crate::fixtures::git;
 use crate::layers::Which;
 use crate::layers::python::{LIBRARY, interpreter};
+use crate::layers::system::PACKAGES;
 use crate::row::{Goal, each, whole};
 use crate::session::{Native, Session};
 
@@ -78,6 +79,18 @@ pub const ALL: &[Workload] = &[
             ),
         ],
         run: python,
+    },
+    Workload {
+        name: "dpkg",
+        layers: Which::System,
+        native: Native::Copied,
+        rows: &[whole(
+            "dpkg",
+            "dpkg --unpack of four packages",
+            Goal::None,
+            1.0,
+        )],
+        run: unpack,
     },
 ];
 
@@ -177,4 +190,15 @@ fn python(session: &mut Session<'_>) -> Result<()> {
     session.meet_daemon()?;
     session.time("python-first", 1, step)?;
     session.time("python-again", 1, step)
+}
+
+fn unpack(session: &mut Session<'_>) -> Result<()> {
+    let script = format!(
+        "exec chroot \"$1\" sh -c 'exec dpkg --unpack --force-depends /{PACKAGES}/*.deb' 2>/dev/null"
+    );
+    session.mount()?;
+    session.meet_daemon()?;
+    session.time("dpkg", 1, |session| {
+        together(vec![shell(&script, std::slice::from_ref(&session.mnt))])
+    })
 }
