@@ -58,6 +58,8 @@ impl Run<'_> {
             if round >= self.sizes.least_rounds && spent > self.sizes.budget {
                 break;
             }
+            let natively = self.peers.iter().any(Peer::is_native);
+            set.warm(natively && workload.native == Native::Shared)?;
             for turn in 0..self.peers.len() {
                 // Everybody goes first once.
                 let at = (round + turn) % self.peers.len();

@@ -72,7 +72,7 @@ pub enum Native {
 pub const MADE: &str = "made";
 
 impl<'a> Session<'a> {
-    /// Warms the lowers, and mounts unless the workload does so itself.
+    /// With nothing left of the session before; the workload mounts.
     pub fn start(
         peer: &'a Peer,
         place: Place<'a>,
@@ -102,11 +102,6 @@ impl<'a> Session<'a> {
                 }
                 _ => set.plain()?,
             };
-            layers::warm(&session.mnt)?;
-        } else {
-            for lower in &set.lowers {
-                layers::warm(lower)?;
-            }
         }
         Ok(session)
     }

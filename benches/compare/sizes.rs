@@ -45,7 +45,7 @@ pub const FULL: Sizes = Sizes {
     units: 60,
     transactions: (2_000, 200),
     rounds: 5,
-    budget: 60.0,
+    budget: 40.0,
     least_rounds: 3,
 };
 
@@ -62,6 +62,6 @@ pub const QUICK: Sizes = Sizes {
     units: 16,
     transactions: (300, 50),
     rounds: 3,
-    budget: 7.0,
+    budget: 5.0,
     least_rounds: 1,
 };

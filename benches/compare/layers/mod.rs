@@ -110,6 +110,17 @@ impl LayerSet {
     }
 }
 
+impl LayerSet {
+    /// Reads all of it once, so that the page cache and the dentries below the unions are warm.
+    pub fn warm(&self, with_plain: bool) -> Result<()> {
+        self.lowers.iter().try_for_each(|lower| warm(lower))?;
+        if with_plain {
+            warm(&self.plain()?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for LayerSet {
     fn drop(&mut self) {
         if let Err(why) = fs::remove_dir_all(&self.root) {
@@ -144,8 +155,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     succeed(Command::new("cp").arg("-aT").arg(from).arg(to))
 }
 
-/// Reads everything in a tree once, so that the page cache and the dentries below are warm.
-pub fn warm(dir: &Path) -> Result<()> {
+fn warm(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let metadata = fs::symlink_metadata(&path)?;
