@@ -135,8 +135,10 @@ pub fn succeed(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr);
-    let said: String = said.chars().take(600).collect();
-    bail!("{command:?}: {}: {said}", done.status);
+    let said: Vec<&str> = said.split_whitespace().collect();
+    let said: String = said.join(" ").chars().take(400).collect();
+    let program = command.get_program().display();
+    bail!("{program}: {}: {said}", done.status);
 }
 
 fn available_memory() -> Result<u64> {

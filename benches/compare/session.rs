@@ -10,7 +10,7 @@ use crate::daemon::{Cost, Daemon};
 use crate::fixtures::Fixtures;
 use crate::layers::LayerSet;
 use crate::peer::{Layers, Peer};
-use crate::scratch::patient_unmount;
+use crate::scratch::{patient_unmount, sweep};
 use crate::sizes::Sizes;
 use crate::{interrupt, layers};
 
@@ -131,14 +131,18 @@ impl<'a> Session<'a> {
 
     /// Mounts, and does nothing else: for those who time it.
     pub fn mount_prepared(&mut self, lowers: &[PathBuf]) -> Result<()> {
-        self.mounted = true;
         self.daemon = Daemon::default();
-        self.peer.mount(&Layers {
+        let mounted = self.peer.mount(&Layers {
             lowers,
             upper: &self.place.upper(),
             work: &self.place.work(),
             mnt: &self.mnt,
-        })
+        });
+        match mounted {
+            Ok(()) => self.mounted = true,
+            Err(_) => sweep(&self.mnt),
+        }
+        mounted
     }
 
     /// Takes note of the process that serves the mount.

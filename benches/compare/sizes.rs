@@ -45,7 +45,7 @@ pub const FULL: Sizes = Sizes {
     units: 60,
     transactions: (2_000, 200),
     rounds: 5,
-    budget: 40.0,
+    budget: 30.0,
     least_rounds: 3,
 };
 

@@ -108,9 +108,7 @@ impl LayerSet {
         }
         Ok(plain)
     }
-}
 
-impl LayerSet {
     /// Reads all of it once, so that the page cache and the dentries below the unions are warm.
     pub fn warm(&self, with_plain: bool) -> Result<()> {
         self.lowers.iter().try_for_each(|lower| warm(lower))?;

@@ -15,7 +15,7 @@ use crate::session::{Native, Session};
 const TAR: &str = r#"tar cf - "$@" 2>/dev/null | cat >/dev/null"#;
 
 /// What a second look is repeated for.
-const AGAIN: usize = 3;
+const AGAIN: usize = 2;
 
 pub const ALL: &[Workload] = &[
     Workload {
