@@ -55,7 +55,8 @@ impl Run<'_> {
         let mut done = 0;
         for round in 0..self.rounds {
             let spent = start.elapsed().as_secs_f64();
-            if round >= self.sizes.least_rounds && spent > self.sizes.budget {
+            let enough = round >= self.sizes.least_rounds && spent > self.sizes.budget;
+            if enough || spent > 3.0 * self.sizes.budget {
                 break;
             }
             let natively = self.peers.iter().any(Peer::is_native);

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Results;
-use crate::row::{Row, Unit};
+use crate::row::{Row, Unit, three_digits};
 
 const WIDTH: u32 = 1000;
 const LEFT: i32 = 330;
@@ -17,8 +17,8 @@ const TOP: i32 = 90;
 const BAR: i32 = 7;
 const GAP: i32 = 8;
 
-/// The axis reaches from a tenth of the kernel's time to a hundred times it.
-const LOW: f64 = 0.1;
+/// The axis reaches from a hundredth of the kernel's time to a hundred times it.
+const LOW: f64 = 0.01;
 const HIGH: f64 = 100.0;
 
 /// Peers that are drawn, with their colours; colour-blind safe.
@@ -91,7 +91,10 @@ fn heading(area: &Area<'_>, peers: &[(&str, RGBColor)]) -> Drawn {
 }
 
 fn axis(area: &Area<'_>, bottom: i32) -> Drawn {
-    for tick in [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0] {
+    let ticks = [
+        0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
+    ];
+    for tick in ticks {
         let x = across(tick);
         let line = vec![(x, TOP - 4), (x, bottom)];
         let strong = tick == 1.0;
@@ -109,7 +112,7 @@ fn axis(area: &Area<'_>, bottom: i32) -> Drawn {
     Ok(())
 }
 
-/// From the line of the kernel to the ratio; one that leaves the axis has its number beside it.
+/// From the line of the kernel to the ratio; one that leaves the axis has its number in it.
 fn bar(area: &Area<'_>, top: i32, ratio: f64, colour: RGBColor) -> Drawn {
     let (from, to) = (across(1.0), across(ratio));
     let corners = [
@@ -118,9 +121,13 @@ fn bar(area: &Area<'_>, top: i32, ratio: f64, colour: RGBColor) -> Drawn {
     ];
     area.draw(&Rectangle::new(corners, colour.filled()))?;
     if !(LOW..=HIGH).contains(&ratio) {
-        let style = font(10).pos(Pos::new(HPos::Right, VPos::Center));
-        let beside = (to - 3, top + BAR / 2);
-        area.draw(&Text::new(format!("{ratio:.2}"), beside, style))?;
+        let (side, inwards) = match ratio < LOW {
+            true => (HPos::Left, 3),
+            false => (HPos::Right, -3),
+        };
+        let style = font(10).pos(Pos::new(side, VPos::Center));
+        let within = (to + inwards, top + BAR / 2);
+        area.draw(&Text::new(three_digits(ratio), within, style))?;
     }
     Ok(())
 }
