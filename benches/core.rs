@@ -44,6 +44,7 @@ fn union_of(layers: usize) -> (TempDir, Union) {
         upper: None,
         read_only: true,
         changing_layers: false,
+        cache_size: Config::CACHE_SIZE,
     };
     let union = Union::open(&config).unwrap();
     (dir, union)

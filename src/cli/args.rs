@@ -114,6 +114,9 @@ pub(crate) struct MountArgs {
     /// How long the kernel may keep attributes [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<OsString>,
+    /// Memory for listings of directories, e.g. 16M or 1G [default: 64M]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_size: Option<OsString>,
     /// Never sync: faster, the upper is lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,

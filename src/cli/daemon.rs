@@ -26,7 +26,7 @@ use super::plan::MountPlan;
 use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, Server};
-use crate::ops::{Inspect, Union, WhiteoutChoice};
+use crate::ops::{Config, Inspect, Union, WhiteoutChoice};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
 
@@ -181,6 +181,7 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     }
     umask(Mode::empty());
     raise_descriptor_limit();
+    crate::sys::memory::keep_little();
     let mounter = Mounter::find()?;
     let union = Arc::new(Union::open(&plan.config)?);
     let (pending, device) = mounter.mount(plan)?;
@@ -240,6 +241,11 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
     if let Some(count) = plan.serve.threads {
         add(true, format!("threads={count}"));
     }
+    let cache_size = plan.config.cache_size;
+    add(
+        cache_size != Config::CACHE_SIZE,
+        format!("cache_size={cache_size}"),
+    );
     if let Some(timeout) = plan.serve.timeout {
         add(true, format!("timeout={}", timeout.as_secs_f64()));
     }

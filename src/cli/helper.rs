@@ -11,7 +11,7 @@ use super::plan::Personality;
 /// What the caller wants to know of the program itself.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     Help,
     Version,
 }
@@ -59,7 +59,7 @@ pub(crate) fn parse(args: &[OsString], who: Personality) -> Result<Request, Fail
             _ => "expected: -o OPTIONS MOUNTPOINT".to_owned(),
         }));
     }
-    Ok(Request::Mount(out))
+    Ok(Request::Mount(Box::new(out)))
 }
 
 fn unknown(arg: &OsStr) -> Failure {

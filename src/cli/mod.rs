@@ -74,7 +74,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn foreign(args: &[OsString], who: Personality) -> Result<ExitCode, Failure> {
     match helper::parse(args, who)? {
-        Request::Mount(args) => mount(args, who),
+        Request::Mount(args) => mount(*args, who),
         Request::Version => print(concat!("unionmount ", env!("CARGO_PKG_VERSION"), "\n")),
         Request::Help => print(match who {
             Personality::FuseOverlayfs => "Usage: fuse-overlayfs [-f] -o OPTIONS MOUNTPOINT\n",

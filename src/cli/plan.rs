@@ -8,7 +8,7 @@ use rustix::mount::MountFlags;
 use super::args::{Io, LogLevel, MountArgs, Whiteout};
 use super::failure::Failure;
 use super::options::{self, Setting, Treatment};
-use super::values::{choice, dirs, switch, threads, timeout};
+use super::values::{choice, dirs, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
 use crate::ops::{Config, UpperConfig, WhiteoutChoice};
@@ -120,6 +120,7 @@ struct Draft {
     work: Option<OsString>,
     whiteout: WhiteoutChoice,
     volatile: bool,
+    cache_size: u64,
     serve: ServeOptions,
     allow_other: bool,
     foreground: bool,
@@ -140,6 +141,7 @@ impl Default for Draft {
             work: None,
             whiteout: WhiteoutChoice::Auto,
             volatile: false,
+            cache_size: Config::CACHE_SIZE,
             serve: ServeOptions::default(),
             allow_other: false,
             foreground: false,
@@ -228,6 +230,7 @@ impl Draft {
             Setting::Fsync => self.volatile |= !switch(word, value.as_deref())?,
             Setting::Timeout => self.serve.timeout = timeout(word, &needed()?)?,
             Setting::Threads => self.serve.threads = Some(threads(word, &needed()?)?),
+            Setting::CacheSize => self.cache_size = size(word, &needed()?)?,
             Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
             Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
             Setting::Io => self.serve.io = io_mode(choice(word, &needed()?)?),
@@ -255,6 +258,9 @@ impl Draft {
         }
         if let Some(text) = &args.threads {
             self.serve.threads = Some(threads("--threads", text)?);
+        }
+        if let Some(text) = &args.cache_size {
+            self.cache_size = size("--cache-size", text)?;
         }
         if let Some(io) = args.io {
             self.serve.io = io_mode(io);
@@ -347,6 +353,7 @@ impl Draft {
                 upper,
                 read_only,
                 changing_layers: self.serve.expects_changes(),
+                cache_size: self.cache_size,
             },
             mountpoint,
             source,

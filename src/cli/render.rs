@@ -70,6 +70,8 @@ pub(crate) fn stats(stats: &Stats) -> String {
         ("inodes known", stats.inodes),
         ("directory indexes", stats.indexes),
         ("index entries", stats.index_entries),
+        ("index bytes", stats.index_bytes),
+        ("index bytes at most", stats.index_limit),
         ("index hits", stats.index_hits),
         ("index misses", stats.index_misses),
         ("descriptor hits", stats.descriptor_hits),

@@ -58,6 +58,28 @@ pub(crate) fn threads(word: &str, value: &OsStr) -> Result<usize, Failure> {
     }
 }
 
+/// Bytes, or with K, M, G or T so many times 1024 of them.
+pub(crate) fn size(word: &str, value: &OsStr) -> Result<u64, Failure> {
+    let text = value.to_string_lossy();
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => (text.get(..at), Some(unit)),
+        _ => (Some(&*text), None),
+    };
+    let shift = match unit.map(|unit| unit.to_ascii_uppercase()) {
+        None => Some(0),
+        Some('K') => Some(10),
+        Some('M') => Some(20),
+        Some('G') => Some(30),
+        Some('T') => Some(40),
+        Some(_) => None,
+    };
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+    let bytes = number
+        .zip(shift)
+        .and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| bad_value(word, value, "a number of bytes, or one with K, M, G or T"))
+}
+
 /// One of a few names.
 pub(crate) fn choice<T: clap::ValueEnum>(word: &str, value: &OsStr) -> Result<T, Failure> {
     value
@@ -70,4 +92,31 @@ pub(crate) fn choice<T: clap::ValueEnum>(word: &str, value: &OsStr) -> Result<T,
                 .collect();
             bad_value(word, value, &format!("one of {}", names.join(", ")))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("16K", Some(16 << 10)),
+            ("64m", Some(64 << 20)),
+            ("1G", Some(1 << 30)),
+            ("2T", Some(2 << 40)),
+            ("", None),
+            ("M", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("10MB", None),
+            ("10X", None),
+            ("10\u{e9}", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(size("w", OsStr::new(text)).ok(), want, "{text:?}");
+        }
+    }
 }

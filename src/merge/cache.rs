@@ -1,4 +1,4 @@
-//! The indexes that are in memory, by number of their directory, bounded in the sum of their names.
+//! The indexes that are in memory, by number of their directory, bounded in the memory they take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,19 +29,33 @@ impl std::ops::Deref for DirIndex {
 pub struct IndexCache {
     indexes: DashMap<u64, Arc<DirIndex>>,
     clock: AtomicU64,
-    budget: u64,
-    /// Names inserted since the sum was last taken.
-    unchecked: AtomicU64,
+    /// Bytes that all may take.
+    limit: u64,
+    /// Bytes that all take; each index keeps its own share of it up to date.
+    total: Arc<AtomicU64>,
+}
+
+/// What the indexes amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSize {
+    /// Directories.
+    pub indexes: u64,
+    /// Names in them.
+    pub names: u64,
+    /// Bytes of memory they take.
+    pub bytes: u64,
+    /// Bytes they may take.
+    pub limit: u64,
 }
 
 impl IndexCache {
-    /// A cache that means to hold at most `budget` names.
-    pub fn new(budget: u64) -> IndexCache {
+    /// A cache that means to take at most `limit` bytes.
+    pub fn new(limit: u64) -> IndexCache {
         IndexCache {
             indexes: DashMap::new(),
             clock: AtomicU64::new(1),
-            budget,
-            unchecked: AtomicU64::new(0),
+            limit,
+            total: Arc::default(),
         }
     }
 
@@ -57,9 +71,8 @@ impl IndexCache {
     }
 
     /// Remembers the index of directory `ino`.
-    pub fn insert(&self, ino: u64, index: Index) -> Arc<DirIndex> {
-        self.unchecked
-            .fetch_add(index.len() as u64 + 1, Ordering::Relaxed);
+    pub fn insert(&self, ino: u64, mut index: Index) -> Arc<DirIndex> {
+        index.count_in(Arc::clone(&self.total));
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
         let index = Arc::new(DirIndex {
             index: RwLock::new(index),
@@ -74,42 +87,102 @@ impl IndexCache {
         self.indexes.remove(&ino);
     }
 
-    /// Directories whose indexes should go, least recently used first; empty while within budget.
+    /// Directories whose indexes should go, least recently used first; empty while within the limit.
+    /// The one that was used last is never among them, however large: it is in use.
     pub fn excess(&self) -> Vec<u64> {
-        // The sum is worth taking only when much has come since the last time.
-        if self.unchecked.load(Ordering::Relaxed) < self.budget / 4 {
+        let taken = self.total.load(Ordering::Relaxed);
+        if taken <= self.limit {
             return Vec::new();
         }
-        self.unchecked.store(0, Ordering::Relaxed);
-        let mut all: Vec<(u64, u64, u64)> = self
-            .indexes
-            .iter()
-            .map(|e| {
-                (
-                    e.used.load(Ordering::Relaxed),
-                    *e.key(),
-                    e.read().len() as u64 + 1,
-                )
-            })
-            .collect();
-        let mut sum: u64 = all.iter().map(|(_, _, names)| names).sum();
+        let share =
+            |e: &DirIndex, ino: u64| (e.used.load(Ordering::Relaxed), ino, e.read().bytes());
+        let mut all: Vec<(u64, u64, u64)> =
+            self.indexes.iter().map(|e| share(&e, *e.key())).collect();
         all.sort_unstable();
-        let target = self.budget - self.budget / 4;
-        let mut victims = Vec::new();
-        for (_, ino, names) in all {
-            if sum <= target {
-                break;
-            }
-            sum -= names;
-            victims.push(ino);
-        }
-        victims
+        all.pop();
+        // More than need be, so that not every new index has to look for room.
+        let target = self.limit - self.limit / 4;
+        let mut left = taken;
+        let too_much = |(_, ino, bytes)| {
+            let goes = left > target;
+            left = left.saturating_sub(bytes);
+            goes.then_some(ino)
+        };
+        all.into_iter().map_while(too_much).collect()
     }
 
-    /// How many indexes there are and how many names they hold.
-    pub fn size(&self) -> (u64, u64) {
-        self.indexes.iter().fold((0, 0), |(dirs, names), e| {
-            (dirs + 1, names + e.read().len() as u64)
-        })
+    /// How much there is.
+    pub fn size(&self) -> CacheSize {
+        let names = self.indexes.iter().map(|e| e.read().len() as u64);
+        let (indexes, names) = names.fold((0, 0), |(dirs, sum), len| (dirs + 1, sum + len));
+        CacheSize {
+            indexes,
+            names,
+            bytes: self.total.load(Ordering::Relaxed),
+            limit: self.limit,
+        }
+    }
+
+    /// Gives back memory that was used by more indexes than there are now.
+    pub fn shrink(&self) {
+        self.indexes.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Kind;
+    use crate::merge::Top;
+
+    fn index(names: u64) -> Index {
+        let mut index = Index::empty(1);
+        for n in 0..names {
+            let (layer, kind) = (0, Kind::File);
+            index.set(&n.to_be_bytes(), Top::Leaf { layer, kind }, false, 0);
+        }
+        index
+    }
+
+    #[test]
+    fn least_recently_used_go_first() {
+        let one = index(10).bytes();
+        let cache = IndexCache::new(8 * one);
+        for ino in 0..8 {
+            cache.insert(ino, index(10));
+        }
+        assert!(cache.excess().is_empty());
+        assert!(cache.get(0).is_some() && cache.get(2).is_some());
+        cache.insert(8, index(10));
+        // Down to three quarters.
+        assert_eq!(cache.excess(), [1, 3, 4]);
+        for ino in cache.excess() {
+            cache.remove(ino);
+        }
+        let want = CacheSize {
+            indexes: 6,
+            names: 60,
+            bytes: 6 * one,
+            limit: 8 * one,
+        };
+        assert_eq!(cache.size(), want);
+    }
+
+    #[test]
+    fn growth_counts_and_the_one_in_use_stays() {
+        let cache = IndexCache::new(10_000);
+        cache.insert(1, index(10));
+        let grows = cache.insert(2, index(0));
+        for n in 0..1000_u64 {
+            grows.write().set(&n.to_be_bytes(), Top::Whiteout, true, 0);
+        }
+        assert!(cache.size().bytes > 10_000);
+        assert_eq!(cache.excess(), [1]);
+        cache.remove(1);
+        assert!(cache.excess().is_empty());
+        cache.remove(2);
+        assert!(cache.size().bytes > 10_000, "somebody still uses it");
+        drop(grows);
+        assert_eq!(cache.size().bytes, 0);
     }
 }

@@ -6,18 +6,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::listing::Merged;
 use crate::attr::Kind;
 use crate::layer::LayerId;
-use crate::name::{Name, NameBuf};
+use crate::name::{KeptName, Name, NameBuf};
 
 /// The smallest cookie of a name; 1 and 2 are those of `.` and `..`.
 pub const COOKIE_FIRST: u64 = 16;
 
 /// Cookies that are tried, from the hash on, for names whose hashes collide.
 const PROBE: u64 = 64;
+
+/// Memory that an index without names takes, with its place in the cache.
+const EMPTY_BYTES: u64 = 256;
+
+/// Memory that an entry takes in the map: the nodes of a B-tree are between half full and full.
+const ENTRY_BYTES: usize = (size_of::<u64>() + size_of::<Entry>()) * 5 / 4;
 
 /// What is at a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +45,7 @@ pub enum Top {
 /// One name of a directory.
 #[derive(Debug)]
 pub struct Entry {
-    name: NameBuf,
+    name: KeptName,
     /// What is there.
     pub top: Top,
     /// A layer below the upper shows the name: deleting it takes a whiteout.
@@ -49,6 +56,26 @@ pub struct Entry {
 }
 
 impl Entry {
+    fn new(name: &Name, top: Top, covers: bool, hint: u64) -> Entry {
+        Entry {
+            name: name.into(),
+            top,
+            covers,
+            hint: AtomicU64::new(hint),
+        }
+    }
+
+    /// Memory that it takes in an index.
+    fn bytes(&self) -> u64 {
+        let layers = match &self.top {
+            Top::Dir(layers) => size_of_val(&**layers),
+            Top::Leaf { .. } | Top::Whiteout => 0,
+        };
+        // An allocation costs what is asked for and about 16 more.
+        let allocated = [layers, self.name.allocated()].map(|n| if n > 0 { n + 16 } else { 0 });
+        (ENTRY_BYTES + allocated.iter().sum::<usize>()) as u64
+    }
+
     /// The name.
     pub fn name(&self) -> &Name {
         &self.name
@@ -86,6 +113,9 @@ pub struct Index {
     key: u64,
     entries: BTreeMap<u64, Entry>,
     visible: usize,
+    bytes: u64,
+    /// The sum of `bytes` of all indexes of a cache, once it is in one.
+    total: Option<Arc<AtomicU64>>,
     /// Changes with every change, so that a lookup can tell that it was overtaken.
     version: u64,
     /// The upper directory holds objects with an origin marker.
@@ -99,6 +129,8 @@ impl Index {
             key,
             entries: BTreeMap::new(),
             visible: 0,
+            bytes: EMPTY_BYTES,
+            total: None,
             version: 0,
             impure: false,
         }
@@ -106,17 +138,46 @@ impl Index {
 
     /// The index of a merged directory.
     pub fn new(key: u64, impure: bool, merged: HashMap<NameBuf, Merged>) -> Index {
-        let mut index = Index {
-            impure,
-            ..Index::empty(key)
-        };
-        let mut names: Vec<_> = merged.into_iter().collect();
-        // By name, so that the cookies of colliding names come out the same each time.
-        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (name, Merged { top, covers }) in names {
-            index.set(&name, top, covers, 0);
+        let mut index = Index::empty(key);
+        index.impure = impure;
+        let mut entries: Vec<(u64, Entry)> = merged
+            .into_iter()
+            .map(|(name, Merged { top, covers })| {
+                (index.hash(&name), Entry::new(&name, top, covers, 0))
+            })
+            .collect();
+        // By name too, so that the cookies of colliding names come out the same each time.
+        entries.sort_unstable_by(|a, b| (a.0, &*a.1.name).cmp(&(b.0, &*b.1.name)));
+        let mut free = 0;
+        for (cookie, entry) in &mut entries {
+            *cookie = free.max(*cookie);
+            free = *cookie + 1;
+            index.visible += usize::from(entry.top != Top::Whiteout);
+            index.bytes += entry.bytes();
         }
+        // In one go, for its nodes come out full.
+        index.entries = entries.into_iter().collect();
         index
+    }
+
+    /// From now on its memory counts in `total`.
+    pub(super) fn count_in(&mut self, total: Arc<AtomicU64>) {
+        // Relaxed here and below: a sum for decisions about memory only.
+        total.fetch_add(self.bytes, Ordering::Relaxed);
+        self.total = Some(total);
+    }
+
+    /// Notes that an entry took the place of another one.
+    fn replaced(&mut self, old: Option<&Entry>, new: Option<(u64, bool)>) {
+        let (more, shown) = new.unwrap_or_default();
+        let less = old.map_or(0, Entry::bytes);
+        let was_shown = old.is_some_and(|e| e.top != Top::Whiteout);
+        self.visible = self.visible + usize::from(shown) - usize::from(was_shown);
+        self.bytes = self.bytes + more - less;
+        if let Some(total) = &self.total {
+            total.fetch_add(more, Ordering::Relaxed);
+            total.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 
     fn hash(&self, name: &Name) -> u64 {
@@ -164,24 +225,17 @@ impl Index {
                 .find(|c| !self.entries.contains_key(c))
                 .unwrap_or(hash)
         });
-        let shown = top != Top::Whiteout;
-        let entry = Entry {
-            name: name.into(),
-            top,
-            covers,
-            hint: AtomicU64::new(hint),
-        };
+        let entry = Entry::new(name, top, covers, hint);
+        let new = (entry.bytes(), entry.top != Top::Whiteout);
         let old = self.entries.insert(cookie, entry);
-        let was_shown = old.is_some_and(|e| e.top != Top::Whiteout);
-        self.visible = self.visible + usize::from(shown) - usize::from(was_shown);
+        self.replaced(old.as_ref(), Some(new));
     }
 
     /// Forgets `name` altogether.
     pub fn remove(&mut self, name: &Name) {
         self.version += 1;
-        if let Some(old) = self.cookie(name).and_then(|c| self.entries.remove(&c)) {
-            self.visible -= usize::from(old.top != Top::Whiteout);
-        }
+        let old = self.cookie(name).and_then(|c| self.entries.remove(&c));
+        self.replaced(old.as_ref(), None);
     }
 
     /// The visible names behind `cookie`, in order, each with its own cookie.
@@ -207,9 +261,22 @@ impl Index {
         self.entries.is_empty()
     }
 
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// A number that changes with every change.
     pub fn version(&self) -> u64 {
         self.version
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        if let Some(total) = &self.total {
+            total.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -282,7 +349,66 @@ mod tests {
         assert_eq!((index.visible(), index.len()), (1, 1));
         assert_eq!(index.find(b"a").unwrap().hint, Some(5));
         index.remove(b"a");
+        index.remove(b"a");
         assert!(index.is_empty());
         assert_eq!(index.visible(), 0);
+    }
+
+    #[test]
+    fn an_index_read_at_once_is_as_one_made_name_by_name() {
+        let name = |i: u32| NameBuf::from(format!("name{i}").into_bytes());
+        let top = |i: u32| match i % 3 {
+            0 => Top::Whiteout,
+            1 => leaf(),
+            _ => Top::Dir(Box::new([1, 2])),
+        };
+        let covers = true;
+        let merged = (0..1000).map(|i| {
+            (
+                name(i),
+                Merged {
+                    top: top(i),
+                    covers,
+                },
+            )
+        });
+        let whole = Index::new(5, false, merged.collect());
+        let mut grown = Index::empty(5);
+        for i in 0..1000 {
+            grown.set(&name(i), top(i), covers, 0);
+        }
+        let list = |i: &Index| {
+            let entries = i.entries.iter();
+            entries
+                .map(|(c, e)| (*c, e.name().to_vec(), e.top.clone(), e.covers))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list(&whole), list(&grown));
+        assert_eq!(whole.visible(), 666);
+        assert_eq!(
+            (whole.visible(), whole.bytes()),
+            (grown.visible(), grown.bytes())
+        );
+    }
+
+    #[test]
+    fn memory_is_counted() {
+        assert_eq!(size_of::<Entry>(), 64);
+        let total = Arc::new(AtomicU64::new(0));
+        let sum = || total.load(Ordering::Relaxed);
+        let mut index = Index::empty(1);
+        index.set(b"before", leaf(), false, 0);
+        index.count_in(Arc::clone(&total));
+        let one = EMPTY_BYTES + ENTRY_BYTES as u64;
+        assert_eq!((sum(), index.bytes()), (one, one));
+        index.set(b"before", Top::Whiteout, true, 0);
+        assert_eq!(sum(), one);
+        index.set(&[b'x'; 100], Top::Dir(Box::new([1, 2, 3])), false, 0);
+        assert_eq!(sum(), one + ENTRY_BYTES as u64 + 116 + 22);
+        index.remove(b"before");
+        index.remove(b"none");
+        assert_eq!(sum(), one + 116 + 22);
+        drop(index);
+        assert_eq!(sum(), 0);
     }
 }

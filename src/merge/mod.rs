@@ -7,7 +7,7 @@ mod index;
 mod listing;
 mod stack;
 
-pub use cache::{DirIndex, IndexCache};
+pub use cache::{CacheSize, DirIndex, IndexCache};
 pub use index::{COOKIE_FIRST, Entry, Found, Index, Top};
 pub use listing::merge;
 pub use stack::Stack;

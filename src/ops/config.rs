@@ -13,6 +13,13 @@ pub struct Config {
     pub read_only: bool,
     /// Others change the layers meanwhile: as little as possible is remembered.
     pub changing_layers: bool,
+    /// Bytes that listings kept in memory may take.
+    pub cache_size: u64,
+}
+
+impl Config {
+    /// The usual [`Self::cache_size`].
+    pub const CACHE_SIZE: u64 = 64 << 20;
 }
 
 /// The writable layer.

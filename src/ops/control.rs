@@ -54,13 +54,15 @@ impl Union {
     /// The counters; requests are filled in by whoever serves them.
     pub fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (indexes, index_entries) = self.indexes.size();
+        let cache = self.indexes.size();
         let (dirs, files) = (&self.dir_fds, &self.file_fds);
         Stats {
             requests: Vec::new(),
             inodes: self.table.len() as u64,
-            indexes,
-            index_entries,
+            indexes: cache.indexes,
+            index_entries: cache.names,
+            index_bytes: cache.bytes,
+            index_limit: cache.limit,
             index_hits: get(&self.counters.index_hits),
             index_misses: get(&self.counters.index_misses),
             descriptor_hits: get(&dirs.stats.hits) + get(&files.stats.hits),

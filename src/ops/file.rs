@@ -381,6 +381,7 @@ impl Union {
                 self.downgrade(&inode, &fd);
             }
         }
+        self.tidy_memory();
     }
 
     /// Replaces a writable descriptor by one for reading. It keeps the file's unreported write

@@ -94,8 +94,8 @@ impl Union {
         self.layers.first().map_or(0, |l| l.dev)
     }
 
-    /// Drops indexes above the budget whose directories nobody is changing.
-    fn evict_indexes(&self) {
+    /// Drops indexes above the limit whose directories nobody is changing.
+    pub(super) fn evict_indexes(&self) {
         for ino in self.indexes.excess() {
             let Some(inode) = self.table.get(ino) else {
                 self.indexes.remove(ino);

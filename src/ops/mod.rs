@@ -22,6 +22,7 @@ mod ioctl;
 mod link;
 mod listing;
 mod lookup;
+mod memory;
 mod open;
 mod place;
 mod remove;
@@ -93,6 +94,7 @@ pub struct Union {
     /// lower whose file handles are missing or not understood): memory keeps what the disk cannot.
     numbers: Mutex<HashMap<RealId, u64>>,
     counters: Counters,
+    peak: memory::Peak,
     /// Descriptors of files that must not be closed (unsynced writes), at most; then some are synced.
     dirty_limit: usize,
     /// Descriptors that pin removed objects, at most.

@@ -13,9 +13,6 @@ use crate::merge::{IndexCache, Stack};
 use crate::tree::{Devices, FdCache, Inode, ROOT, RealId, Table};
 use crate::upper::{Upper, UpperOptions};
 
-/// Names in directory indexes that are kept in memory, at most: about 100 bytes each.
-const INDEX_BUDGET: u64 = 1_000_000;
-
 impl Union {
     /// Opens every layer and takes the upper for this process alone. Nothing is mounted yet.
     ///
@@ -61,13 +58,14 @@ impl Union {
             writable: !config.read_only,
             lasting: !config.changing_layers,
             table: Table::new(root, devices),
-            indexes: IndexCache::new(INDEX_BUDGET),
+            indexes: IndexCache::new(config.cache_size),
             dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),
             file_fds: FdCache::new((limit / 8).clamp(8, 512)),
             renames: Mutex::new(()),
             moves: super::place::Moves::default(),
             numbers: Mutex::default(),
             counters: Counters::default(),
+            peak: super::memory::Peak::default(),
             dirty_limit: (limit / 4).clamp(16, 4096),
             pin_limit: (limit / 4) as u64,
             layers,

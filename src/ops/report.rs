@@ -59,6 +59,10 @@ pub struct Stats {
     pub indexes: u64,
     /// Names in those listings.
     pub index_entries: u64,
+    /// Bytes of memory that those listings take.
+    pub index_bytes: u64,
+    /// Bytes they may take (`--cache-size`).
+    pub index_limit: u64,
     /// Lookups answered from a listing in memory.
     pub index_hits: u64,
     /// Listings that had to be read from the layers.

@@ -6,5 +6,6 @@ pub mod cred;
 pub mod daemon;
 pub mod handle;
 pub mod ioctl;
+pub mod memory;
 pub mod signal;
 pub mod sync;

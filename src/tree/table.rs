@@ -194,6 +194,12 @@ impl Table {
         self.by_number.get(&ino).map(|inode| f(&inode))
     }
 
+    /// Gives back memory that was used by more inodes than there are now.
+    pub fn shrink(&self) {
+        self.by_number.shrink_to_fit();
+        self.displaced.shrink_to_fit();
+    }
+
     /// How many inodes are live.
     pub fn len(&self) -> usize {
         self.by_number.len()

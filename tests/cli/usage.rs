@@ -10,6 +10,7 @@ fn help_and_version() {
         "--lower",
         "--upper",
         "--whiteout",
+        "--cache-size",
         "umount",
         "Examples:",
         "Exit status",

@@ -26,8 +26,7 @@ pub(crate) fn caller() -> Caller {
 pub(crate) struct Lab {
     pub(crate) union: Union,
     dir: TempDir,
-    lowers: usize,
-    whiteout: WhiteoutChoice,
+    config: Config,
 }
 
 fn scratch() -> TempDir {
@@ -48,6 +47,7 @@ fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
         }),
         read_only: false,
         changing_layers: false,
+        cache_size: Config::CACHE_SIZE,
     }
 }
 
@@ -63,33 +63,25 @@ impl Lab {
         for name in ["u", "w"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let union = Union::open(&config(dir.path(), lowers.len(), whiteout)).unwrap();
-        Lab {
-            union,
-            dir,
-            lowers: lowers.len(),
-            whiteout,
-        }
+        let config = config(dir.path(), lowers.len(), whiteout);
+        let union = Union::open(&config).unwrap();
+        Lab { union, dir, config }
+    }
+
+    /// Closes the union and opens it again; listings may take so many bytes of memory.
+    pub(crate) fn reopen_with_cache(mut self, bytes: u64) -> Lab {
+        self.config.cache_size = bytes;
+        self.reopen()
     }
 
     /// Closes the union and opens it again.
     pub(crate) fn reopen(self) -> Lab {
-        let Lab {
-            union,
-            dir,
-            lowers,
-            whiteout,
-        } = self;
+        let Lab { union, dir, config } = self;
         drop(union);
         // The lab is always volatile, for speed; the mark would refuse it now.
         std::fs::remove_dir_all(dir.path().join("w/work/incompat")).unwrap();
-        let union = Union::open(&config(dir.path(), lowers, whiteout)).unwrap();
-        Lab {
-            union,
-            dir,
-            lowers,
-            whiteout,
-        }
+        let union = Union::open(&config).unwrap();
+        Lab { union, dir, config }
     }
 
     pub(crate) fn upper(&self) -> PathBuf {

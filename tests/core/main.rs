@@ -10,4 +10,5 @@
 mod basics;
 mod forgetting;
 mod lab;
+mod listings;
 mod threads;

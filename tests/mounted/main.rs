@@ -22,6 +22,7 @@ mod full;
 mod fuse_overlayfs_defects;
 mod hard_links;
 mod listing;
+mod memory;
 mod mounting;
 mod names;
 mod numbers;

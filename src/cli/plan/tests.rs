@@ -79,6 +79,8 @@ fn usage_errors() {
         ("--lower a --timeout soon /m", "seconds"),
         ("--lower a --timeout -1 /m", ""),
         ("--lower a --threads 0 /m", "from 1"),
+        ("--lower a --cache-size big /m", "K, M, G or T"),
+        ("--lower a -o cache_size=1.5G /m", "K, M, G or T"),
         (
             "--lower a -o whiteout=maybe /m",
             "auto, chardev, xattr, file",
@@ -92,6 +94,18 @@ fn usage_errors() {
             Err(Failure::Usage(message)) => assert!(message.contains(part), "{line}: {message}"),
             other => panic!("{line}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn cache_sizes() {
+    for (line, want) in [
+        ("--lower a /m", Config::CACHE_SIZE),
+        ("--lower a --cache-size 16M /m", 16 << 20),
+        ("--lower a -o cache_size=1g /m", 1 << 30),
+        ("--lower a -o cache_size=1g --cache-size 0 /m", 0),
+    ] {
+        assert_eq!(mounted(line).config.cache_size, want, "{line}");
     }
 }
 
