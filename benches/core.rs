@@ -17,7 +17,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use tempfile::TempDir;
 use unionmount::attr::Kind;
-use unionmount::layer::{LayerId, ListEntry, Listing, scan};
+use unionmount::layer::{LayerId, ListEntry, Listing, Readable, scan};
 use unionmount::marker::whiteout::WhFiles;
 use unionmount::merge::{Index, merge};
 use unionmount::ops::{Config, Union};
@@ -186,12 +186,12 @@ fn scanning(c: &mut Criterion) {
             continue;
         }
         let fd = fs::File::open(dir.path()).unwrap();
-        let listing = scan(fd.as_fd(), WhFiles::Meant).unwrap();
+        let listing = scan(fd.as_fd(), Readable::No, WhFiles::Meant).unwrap();
         let deleted = listing.whiteouts.len() + listing.wh_files.len();
         let found = [listing.entries.len(), deleted];
         assert_eq!(found[usize::from(kind != "files")], NAMES, "{kind}");
         group.bench_function(kind, |b| {
-            b.iter(|| scan(fd.as_fd(), WhFiles::Meant).unwrap());
+            b.iter(|| scan(fd.as_fd(), Readable::No, WhFiles::Meant).unwrap());
         });
     }
     group.finish();

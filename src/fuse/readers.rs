@@ -8,6 +8,7 @@
 //! For the same reason that one thread is moved to the CPU of the process it works for, as long as
 //! there is only one. It is not kept there: the scheduler may know better.
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -208,8 +209,11 @@ fn cpu_of(thread: u32) -> Option<usize> {
     if thread == 0 {
         return None;
     }
-    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
-    parse_cpu(&stat)
+    // One read, for this is done often: the line is shorter than this.
+    let mut line = [0; 1024];
+    let mut file = std::fs::File::open(format!("/proc/{thread}/stat")).ok()?;
+    let len = file.read(&mut line).ok()?;
+    parse_cpu(&String::from_utf8_lossy(line.get(..len)?))
 }
 
 /// `processor` in /proc/PID/stat, its 39th field; the second is a name in parentheses, with anything

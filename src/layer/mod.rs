@@ -8,4 +8,4 @@ mod scan;
 
 pub use place::{Place, Stat, refuse_metacopy, refuse_metacopy_named, supports_acl};
 pub use root::{Layer, LayerId, clone_common_mount};
-pub use scan::{ListEntry, Listing, has_whiteout_xattr, scan};
+pub use scan::{ListEntry, Listing, Readable, has_whiteout_xattr, scan};

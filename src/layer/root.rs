@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::place::{Place, Stat};
+use super::scan::Readable;
 use crate::error::{Errno, SetupError};
 use crate::marker::origin::HandleFormat;
 use crate::marker::whiteout::WhFiles;
@@ -87,7 +88,30 @@ impl Layer {
     /// `ENOTDIR` if it is none (any more), `ENOENT`; `EXDEV` if something is mounted there that
     /// is not part of the layer.
     pub fn open_dir_at(&self, dir: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_with(dir, name, OFlags::PATH)
+    }
+
+    /// The same, so that it can be listed at once. Where that is forbidden, as `O_PATH` all the same:
+    /// the second value tells.
+    ///
+    /// # Errors
+    /// Those of [`Self::open_dir_at`].
+    pub fn open_dir_to_list(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &Name,
+    ) -> Result<(OwnedFd, Readable), Errno> {
+        for flags in [OFlags::NOATIME, OFlags::empty()] {
+            match self.open_with(dir, name, OFlags::RDONLY | flags) {
+                Err(Errno::PERM | Errno::ACCESS) => {}
+                result => return Ok((result?, Readable::Yes)),
+            }
+        }
+        Ok((self.open_dir_at(dir, name)?, Readable::No))
+    }
+
+    fn open_with(&self, dir: BorrowedFd<'_>, name: &Name, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
         if !self.private_mount && Stat::at(fd.as_fd(), b"")?.mount_root {
             return Err(Errno::XDEV);

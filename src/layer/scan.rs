@@ -38,22 +38,41 @@ pub struct Listing {
     pub redirected: bool,
 }
 
-/// Reads the directory `dir` (which may be open `O_PATH`).
+/// Whether a directory's descriptor can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readable {
+    /// It was just opened for reading.
+    Yes,
+    /// It is open `O_PATH`, or was listed before.
+    No,
+}
+
+/// Reads the directory `dir`.
 ///
 /// # Errors
 /// Those of open(2), getdents(2) and statx(2), with what was being done.
-pub fn scan(dir: BorrowedFd<'_>, wh_files: WhFiles) -> Result<Listing> {
+pub fn scan(dir: BorrowedFd<'_>, readable: Readable, wh_files: WhFiles) -> Result<Listing> {
+    match readable {
+        Readable::Yes => scan_open(dir, wh_files),
+        Readable::No => scan_open(open_again(dir)?.as_fd(), wh_files),
+    }
+}
+
+fn open_again(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let open = |extra| rustix::fs::openat(dir, ".", flags | extra, Mode::empty());
-    let fd = match open(OFlags::NOATIME) {
+    match open(OFlags::NOATIME) {
         Err(Errno::PERM) => open(OFlags::empty()),
         result => result,
     }
-    .while_doing(|| "open a directory of a layer")?;
+    .while_doing(|| "open a directory of a layer")
+}
+
+fn scan_open(fd: BorrowedFd<'_>, wh_files: WhFiles) -> Result<Listing> {
     let mut listing = Listing::default();
-    let opacity = read_opacity(&fd, &mut listing).while_doing(|| "read opaque markers")?;
+    let opacity = read_opacity(fd, &mut listing).while_doing(|| "read opaque markers")?;
     let mut scan = Scan {
-        fd: fd.as_fd(),
+        fd,
         wh_files,
         opacity,
         last_whiteout: None,
@@ -64,7 +83,7 @@ pub fn scan(dir: BorrowedFd<'_>, wh_files: WhFiles) -> Result<Listing> {
 }
 
 /// Reads the markers on the directory itself.
-fn read_opacity(fd: &OwnedFd, listing: &mut Listing) -> Result<Opacity> {
+fn read_opacity(fd: BorrowedFd<'_>, listing: &mut Listing) -> Result<Opacity> {
     let mut buffer = [0u8; 4096];
     let len = match rustix::fs::flistxattr(fd, &mut buffer[..]) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Opacity::Clear),

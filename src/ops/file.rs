@@ -27,6 +27,8 @@ pub(super) struct FileFd {
     fd: Arc<OwnedFd>,
     id: RealId,
     writable: bool,
+    /// Where the data ends, if that never changes: it belongs to a lower.
+    end: Option<u64>,
     /// The file's mode forbids to open it again.
     keep: bool,
     dirty: AtomicBool,
@@ -46,6 +48,7 @@ impl FileFd {
             fd: fd.into(),
             id,
             writable,
+            end: None,
             keep: false,
             dirty: AtomicBool::new(false),
             used_ms,
@@ -177,24 +180,20 @@ impl Union {
         if inode.kind != Kind::File {
             return Err(Errno::INVAL.into());
         }
-        let (fd, id) = self.with_place(inode, |place| {
+        let (fd, id, size) = self.with_place(inode, |place| {
             let id = inode.id();
             let fd = place.open_quiet(mode)?;
-            self.check_identity(&fd, id)?;
-            Ok((fd, id))
+            let stat = rustix::fs::fstat(&fd)?;
+            if stat.st_ino != id.ino {
+                return Err(Errno::STALE); // another object has the name now
+            }
+            Ok((fd, id, stat.st_size as u64))
         })?;
         crate::layer::refuse_metacopy(&fd)?;
-        let writable = mode == OFlags::RDWR;
-        Ok(self.remember_fd(inode, FileFd::new(fd, id, writable)))
-    }
-
-    fn check_identity(&self, fd: &OwnedFd, id: RealId) -> Result<(), Errno> {
-        let stat = rustix::fs::fstat(fd)?;
-        if stat.st_ino != id.ino {
-            Err(Errno::STALE)
-        } else {
-            Ok(())
-        }
+        let mut fd = FileFd::new(fd, id, mode == OFlags::RDWR);
+        let lasts = self.lasting && Some(id.layer) != self.upper_id();
+        fd.end = lasts.then_some(size);
+        Ok(self.remember_fd(inode, fd))
     }
 
     /// Reads up to `size` bytes at `offset` into `buffer`, which is replaced; less only at the end.
@@ -212,6 +211,9 @@ impl Union {
                 Ok(n) => len += n,
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(e).while_doing(|| "read"),
+            }
+            if fd.end == Some(offset.saturating_add(len as u64)) {
+                break;
             }
         }
         buffer.truncate(len);

@@ -73,8 +73,8 @@ impl Union {
     /// mount, counts as empty: layers may change under us, and mounts inside one are not part of it.
     fn list(&self, dir: &Arc<Inode>, layer: LayerId, top: LayerId) -> Result<Listing> {
         let wh_files = self.layer(layer)?.wh_files;
-        let fd = match self.dir_fd_again(dir, layer) {
-            Ok(fd) => fd,
+        let (fd, readable) = match self.dir_to_list(dir, layer) {
+            Ok(found) => found,
             Err(Errno::XDEV) => {
                 tracing::warn!(
                     "{} in layer {:?} is covered by a mount and shown empty",
@@ -86,7 +86,8 @@ impl Union {
             Err(Errno::NOENT | Errno::NOTDIR) if layer != top => return Ok(Listing::default()),
             Err(e) => return Err(e.into()),
         };
-        scan(fd.as_fd(), wh_files).while_doing(|| format!("list {} in layer {layer}", dir.path()))
+        scan(fd.as_fd(), readable, wh_files)
+            .while_doing(|| format!("list {} in layer {layer}", dir.path()))
     }
 
     /// The key of readdir cookies: the same for every mount of the same layers.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Union;
 use crate::attr::Attr;
 use crate::error::Errno;
-use crate::layer::{LayerId, Place, Stat};
+use crate::layer::{LayerId, Place, Readable, Stat};
 use crate::name::NameBuf;
 use crate::tree::{Inode, Pin, ROOT, RealId, State};
 
@@ -18,6 +18,15 @@ enum Again {
     IfLost,
     /// Something was renamed meanwhile.
     IfMoved,
+}
+
+/// What a directory is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To find names in it.
+    Names,
+    /// To list it too.
+    List,
 }
 
 /// Counts renames, so that whoever walks a path can tell that it may have gone astray.
@@ -58,6 +67,16 @@ impl Union {
     /// The directory `dir` in `layer`, open `O_PATH`. Which of the directories between the root and
     /// it have to be opened depends on what is cached.
     pub(super) fn dir_fd(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<Arc<OwnedFd>, Errno> {
+        Ok(self.find_dir(dir, layer, Purpose::Names)?.0)
+    }
+
+    /// The same; whether its descriptor can be listed is the second value.
+    fn find_dir(
+        &self,
+        dir: &Arc<Inode>,
+        layer: LayerId,
+        purpose: Purpose,
+    ) -> Result<(Arc<OwnedFd>, Readable), Errno> {
         let mut missing: Vec<(Arc<Inode>, NameBuf)> = Vec::new();
         let mut at = Arc::clone(dir);
         let mut fd = loop {
@@ -80,8 +99,18 @@ impl Union {
             missing.push((at, name));
             at = parent;
         };
+        let mut readable = Readable::No;
+        let target = dir.ino;
         for (dir, name) in missing.into_iter().rev() {
-            fd = Arc::new(self.layer(layer)?.open_dir_at(fd.as_fd(), &name)?);
+            let layer_of = self.layer(layer)?;
+            let opened;
+            (opened, readable) = match purpose {
+                Purpose::List if dir.ino == target => {
+                    layer_of.open_dir_to_list(fd.as_fd(), &name)?
+                }
+                _ => (layer_of.open_dir_at(fd.as_fd(), &name)?, Readable::No),
+            };
+            fd = Arc::new(opened);
             // The name may have been given to another directory meanwhile.
             if dir.id().layer == layer {
                 let stat = Stat::at(fd.as_fd(), b"")?;
@@ -92,7 +121,17 @@ impl Union {
             self.dir_fds
                 .insert((dir.ino, layer), Arc::clone(&fd), |_| false, usize::MAX);
         }
-        Ok(fd)
+        Ok((fd, readable))
+    }
+
+    /// The directory `dir` in `layer` to list it, which only one thread at a time does; again, if
+    /// names changed meanwhile so that it went astray.
+    pub(super) fn dir_to_list(
+        &self,
+        dir: &Arc<Inode>,
+        layer: LayerId,
+    ) -> Result<(Arc<OwnedFd>, Readable), Errno> {
+        self.again(Again::IfLost, || self.find_dir(dir, layer, Purpose::List))
     }
 
     /// The same; again, if names changed meanwhile so that it went astray.
