@@ -60,6 +60,11 @@ impl FileFd {
         &self.fd
     }
 
+    /// The descriptor, to be kept beyond the cache.
+    pub(super) fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
     /// Notes that a write is coming which a later sync has to wait for.
     pub(super) fn mark_dirty(&self) {
         self.dirty.store(true, Ordering::Relaxed);
@@ -147,7 +152,7 @@ impl Union {
         fd
     }
 
-    fn cached_fd(&self, inode: &Inode) -> Option<Arc<FileFd>> {
+    pub(super) fn cached_fd(&self, inode: &Inode) -> Option<Arc<FileFd>> {
         // One of before a copy-up is of no use any more.
         self.file_fds
             .get(inode.ino)

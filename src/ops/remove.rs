@@ -213,11 +213,17 @@ impl Union {
                 .while_doing(|| "park a removed file")?;
             return Ok(Pin::Parked(name));
         }
-        let fd = place
-            .open(OFlags::PATH)
-            .while_doing(|| "pin a removed object")?;
+        // One that is open already will do.
+        let fd = match self.cached_fd(inode) {
+            Some(file) => file.share(),
+            None => Arc::new(
+                place
+                    .open(OFlags::PATH)
+                    .while_doing(|| "pin a removed object")?,
+            ),
+        };
         self.counters.pins.fetch_add(1, Ordering::Relaxed);
-        Ok(Pin::Fd(Arc::new(fd)))
+        Ok(Pin::Fd(fd))
     }
 
     /// Lets go of what a removed object was reached by: it is forgotten, or was not removed after
