@@ -24,6 +24,9 @@ use crate::error::{Errno, best_effort};
 /// A request that waits this long because the only reader is busy calls another one.
 const PATIENCE: Duration = Duration::from_millis(1);
 
+/// So many changes of the caller within [`PATIENCE`] mean that several call at once.
+const SEVERAL: u32 = 8;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -31,6 +34,9 @@ pub(super) struct Readers {
     device: OwnedFd,
     /// Threads that wait for a request in read(2), or are about to.
     reading: AtomicUsize,
+    /// How many should wait for requests: one, or one for each CPU while several processes call.
+    wanted: AtomicUsize,
+    cpus: usize,
     /// The connection is gone, or nobody watches: nobody sits down any more.
     all_up: AtomicBool,
     last: Last,
@@ -72,6 +78,8 @@ impl Readers {
         Readers {
             device,
             reading: AtomicUsize::new(threads),
+            wanted: AtomicUsize::new(1),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get().min(threads)),
             // Until somebody watches.
             all_up: AtomicBool::new(true),
             last: Last::default(),
@@ -93,11 +101,13 @@ impl Readers {
     }
 
     fn end_turn(&self) {
-        let alone = self
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let one_more = |reading: usize| (reading < wanted).then_some(reading + 1);
+        let needed = self
             .reading
-            .compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok();
-        if !alone && !self.sit_down() {
+        if !needed && !self.sit_down() {
             self.reading.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -141,11 +151,18 @@ impl Readers {
         }
     }
 
-    /// Moves the thread that reads to the CPU of the only process it works for.
-    fn follow_caller(&self, changes_before: u32) {
+    /// Suits the readers to who has called since there were `changes` changes of the caller: with
+    /// one, the thread that reads moves to its CPU.
+    fn suit(&self, changes: u32) {
         let last = &self.last;
-        if last.changes.load(Ordering::Relaxed) != changes_before {
-            return; // several at once: the scheduler spreads them best
+        let now = last.changes.load(Ordering::Relaxed);
+        if now.wrapping_sub(changes) >= SEVERAL {
+            self.wanted.store(self.cpus, Ordering::Relaxed);
+            return;
+        }
+        self.wanted.store(1, Ordering::Relaxed);
+        if now != changes {
+            return; // somebody starts or ends
         }
         let caller = last.caller.load(Ordering::Relaxed);
         let thread = Pid::from_raw(last.thread.load(Ordering::Relaxed));
@@ -169,7 +186,7 @@ impl Readers {
             if self.reading.load(Ordering::Relaxed) == 0 && self.is_queued() {
                 self.call_one();
             }
-            self.follow_caller(changes);
+            self.suit(changes);
         }
         self.let_all_go();
     }
