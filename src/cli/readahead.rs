@@ -7,6 +7,9 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::error::best_effort;
 
+/// `FUSE_ROOT_ID`.
+const FUSE_ROOT: u64 = 1;
+
 /// As much as one request may carry.
 const READ_AHEAD_KIB: u32 = 1024;
 
@@ -19,7 +22,7 @@ pub(crate) fn raise(mountpoint: &Path) {
         return;
     };
     let (major, minor) = (root.stx_dev_major, root.stx_dev_minor);
-    if root.stx_ino != crate::tree::ROOT || major != 0 {
+    if root.stx_ino != FUSE_ROOT || major != 0 {
         return; // something else is mounted over it already
     }
     let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");

@@ -29,13 +29,14 @@ pub(super) struct Known {
 }
 
 impl Union {
-    /// Looks at the object that a directory has at `name`. `None`: there is nothing after all.
+    /// Looks at the object that a directory has at `name`, found in its index at `version`. `None`:
+    /// there is nothing after all, or the index has changed.
     pub(super) fn identify(
         &self,
         dir: &Arc<Inode>,
         name: &Name,
         found: &Found,
-        index: &DirIndex,
+        (index, version): (&DirIndex, u64),
     ) -> Result<Option<Known>> {
         let layer = match &found.top {
             Top::Leaf { layer, .. } => *layer,
@@ -62,9 +63,12 @@ impl Union {
             && stat.attr.size == 0
             && has_whiteout_xattr(fd.as_fd(), name)
         {
+            let mut index = index.write();
+            // If it has changed meanwhile, the whiteout may be of another time.
             match in_upper {
-                true => index.write().set(name, Top::Whiteout, found.covers, 0),
-                false => index.write().remove(name),
+                _ if index.version() != version => {}
+                true => index.set(name, Top::Whiteout, found.covers, 0),
+                false => index.remove(name),
             }
             return Ok(None);
         }

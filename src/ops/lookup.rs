@@ -145,7 +145,7 @@ impl Union {
                 }
             };
         }
-        let Some(known) = self.identify(dir, name, &found, index)? else {
+        let Some(known) = self.identify(dir, name, &found, (index, version))? else {
             // A whiteout after all, or gone.
             let changed = index.read().version() != version;
             return if changed {

@@ -51,7 +51,8 @@ impl Safety {
     }
 }
 
-/// Whether `dir` lies on ext4 with a journal. Where that cannot be seen, it counts as not.
+/// Whether `dir` lies on ext4 with a journal of its own: one on another device is committed there
+/// without the data's device being flushed first. Where that cannot be seen, it counts as not.
 fn is_journalled_ext4(dir: BorrowedFd<'_>) -> bool {
     let magic = rustix::fs::fstatfs(dir).map(|s| s.f_type as u64);
     if magic != Ok(EXT4) {
@@ -68,8 +69,41 @@ fn is_journalled_ext4(dir: BorrowedFd<'_>) -> bool {
     else {
         return false;
     };
-    std::path::Path::new("/sys/fs/ext4")
-        .join(name)
-        .join("journal_task")
-        .exists()
+    // The kernel has an entry for each journal: DEVICE-INODE, or DEVICE alone if it is external.
+    let Ok(journals) = std::fs::read_dir("/proc/fs/jbd2") else {
+        return false;
+    };
+    let internal = [name.as_encoded_bytes(), b"-"].concat();
+    journals
+        .filter_map(Result::ok)
+        .any(|j| is_internal(j.file_name().as_encoded_bytes(), &internal))
+}
+
+/// Whether a journal's name is the prefix and an inode number.
+fn is_internal(journal: &[u8], prefix: &[u8]) -> bool {
+    journal
+        .strip_prefix(prefix)
+        .is_some_and(|inode| !inode.is_empty() && inode.iter().all(u8::is_ascii_digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_internal_journal_is_told_from_others() {
+        for (journal, internal) in [
+            ("sda1-8", true),
+            ("sda1", false),
+            ("sda1-", false),
+            ("sda11-8", false),
+            ("sda1-x-8", false),
+        ] {
+            assert_eq!(
+                is_internal(journal.as_bytes(), b"sda1-"),
+                internal,
+                "{journal}"
+            );
+        }
+    }
 }
