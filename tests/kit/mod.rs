@@ -21,7 +21,7 @@ pub use lab::Lab;
 pub use layer::{acl, capability, plant};
 pub use scratch::Scratch;
 pub use snapshot::{Look, Reading, Snapshot};
-pub use subject::{Layers, Subject, finished, program, wait_gone};
+pub use subject::{Layers, Subject, finished, processes_about, program, wait_gone};
 pub use sys::{Errno, Res};
 
 /// Asserts that a call fails with the errno given by its bare name.

@@ -34,6 +34,7 @@ mod races;
 mod removal;
 mod rename;
 mod requests;
+mod safety;
 mod whiteouts;
 mod xattrs;
 
