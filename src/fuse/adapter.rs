@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,9 +69,16 @@ impl Adapter {
             .run(move || shared.gauges.measure(weight, || job(&shared)));
     }
 
+    /// What a request weighs that has to copy so many bytes first. A panic here is left for the
+    /// request itself to meet.
+    fn weigh(&self, bytes: impl FnOnce(&Union) -> Option<u64>) -> Weight {
+        let found = catch_unwind(AssertUnwindSafe(|| bytes(&self.shared.union)));
+        Weight::of_copy(found.unwrap_or_default())
+    }
+
     /// What a change of an object weighs, for it may have to be copied up first.
     fn change(&self, ino: INodeNo) -> Weight {
-        Weight::of_copy(self.shared.union.needs_copy(ino.0))
+        self.weigh(|union| union.needs_copy(ino.0))
     }
 }
 
@@ -268,8 +276,7 @@ impl Filesystem for Adapter {
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
-        let copied = self.shared.union.needs_copy_to_remove(parent.0, &name);
-        let weight = Weight::of_copy(copied);
+        let weight = self.weigh(|union| union.needs_copy_to_remove(parent.0, &name));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Unlink, parent, |union| union.unlink(parent.0, &name));
             empty(result, reply);
@@ -304,10 +311,9 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
-        let union = &self.shared.union;
-        let weight = Weight::of_copy(union.child_needs_copy(parent.0, &name)).and(Weight::of_copy(
-            union.child_needs_copy(newparent.0, &newname),
-        ));
+        let weight = self
+            .weigh(|union| union.child_needs_copy(parent.0, &name))
+            .and(self.weigh(|union| union.child_needs_copy(newparent.0, &newname)));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Rename, parent, |union| {
                 union.rename(parent.0, &name, newparent.0, &newname, mode)
@@ -727,9 +733,8 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
-        let union = &self.shared.union;
-        let copied = union.bytes_from(ino_in.0, offset_in).min(len);
-        let weight = self.change(ino_out).and(Weight::of_copy(Some(copied)));
+        let copied = |union: &Union| Some(union.bytes_from(ino_in.0, offset_in).min(len));
+        let weight = self.change(ino_out).and(self.weigh(copied));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::CopyFileRange, ino_out, |union| {
                 // The reply has 32 bits for the length.

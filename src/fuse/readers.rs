@@ -11,7 +11,7 @@
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::error::{Errno, best_effort};
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// So many changes of the caller within [`PATIENCE`] mean that several call at once.
-const SEVERAL: u32 = 8;
+const SEVERAL: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Readers {
     device: OwnedFd,
     /// Threads that wait for a request in read(2), or are about to.
     reading: AtomicUsize,
+    /// Requests read so far.
+    turns: AtomicU64,
     /// How many should wait for requests: one, or one for each CPU while several processes call.
     wanted: AtomicUsize,
     cpus: usize,
@@ -68,6 +70,10 @@ pub(super) struct Turn<'a>(&'a Readers);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // This thread is lost as a reader: another takes its place.
+            return self.0.call_one();
+        }
         self.0.end_turn();
     }
 }
@@ -78,6 +84,7 @@ impl Readers {
         Readers {
             device,
             reading: AtomicUsize::new(threads),
+            turns: AtomicU64::new(0),
             wanted: AtomicUsize::new(1),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get().min(threads)),
             // Until somebody watches.
@@ -91,6 +98,7 @@ impl Readers {
     /// read, and more requests are there already, another thread is called.
     pub(super) fn begin_turn(&self, caller: u32) -> Turn<'_> {
         // Relaxed here and below: a wrong guess costs a detour, and the watch corrects it.
+        self.turns.fetch_add(1, Ordering::Relaxed);
         let before = self.reading.fetch_sub(1, Ordering::Relaxed);
         let others = self.last.note(caller);
         // One caller alone has but one request at a time (and the watch sees to the exceptions).
@@ -172,18 +180,21 @@ impl Readers {
         }
     }
 
-    /// Until the connection ends: calls another thread whenever a request waits and nobody reads.
+    /// Until the connection ends: calls another thread whenever requests wait and none is read.
     /// From now on threads may sit down.
     pub(super) fn watch(&self) {
         self.all_up.store(false, Ordering::Relaxed);
         loop {
             let ready = self.poll(None);
-            let changes = self.last.changes.load(Ordering::Relaxed);
             if ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
                 break;
             }
+            let changes = self.last.changes.load(Ordering::Relaxed);
+            let turns = self.turns.load(Ordering::Relaxed);
             std::thread::sleep(PATIENCE);
-            if self.reading.load(Ordering::Relaxed) == 0 && self.is_queued() {
+            // By progress, not by who is thought to read: a thread may be busy without a turn (with
+            // thousands of inodes to forget), or be gone.
+            if self.turns.load(Ordering::Relaxed) == turns && self.is_queued() {
                 self.call_one();
             }
             self.suit(changes);

@@ -110,7 +110,8 @@ impl Server {
         if housekeeper.join().is_err() {
             tracing::error!("the housekeeper panicked");
         }
-        if watch.join().is_err() {
+        // After a failure the connection may live on, and the watch with it.
+        if result.is_ok() && watch.join().is_err() {
             tracing::error!("the watch panicked");
         }
         let synced = self.shared.union().sync_all().map_err(|e| {

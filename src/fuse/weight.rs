@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const SMALL: u64 = 1 << 20;
 
 /// Work that took longer than this lately, on average, is handed over.
-const QUICK: Duration = Duration::from_micros(500);
+const QUICK_NS: u64 = 500_000;
 
 /// What a request weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,15 @@ pub(super) struct Gauges {
 }
 
 /// A moving average, in nanoseconds. Updates may be lost; the next one is as good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gauge(AtomicU64);
+
+impl Default for Gauge {
+    /// Slow until it was seen.
+    fn default() -> Gauge {
+        Gauge(AtomicU64::new(QUICK_NS + 1))
+    }
+}
 
 impl Gauges {
     fn of(&self, disk: Disk) -> &Gauge {
@@ -74,9 +81,7 @@ impl Gauges {
         match weight {
             Weight::Light => true,
             Weight::Heavy => false,
-            Weight::Unsure(disk) => {
-                self.of(disk).0.load(Ordering::Relaxed) <= QUICK.as_nanos() as u64
-            }
+            Weight::Unsure(disk) => self.of(disk).0.load(Ordering::Relaxed) <= QUICK_NS,
         }
     }
 
@@ -108,6 +113,9 @@ mod tests {
     fn slow_work_is_handed_over_until_it_is_quick_again() {
         let gauges = Gauges::default();
         let weight = Weight::of_copy(Some(5));
+        assert!(!gauges.run_here(weight), "nothing is known yet");
+        gauges.copy.note(Duration::from_micros(100));
+        gauges.sync.note(Duration::from_micros(100));
         assert!(gauges.run_here(weight));
         for _ in 0..10 {
             gauges.copy.note(Duration::from_millis(5));

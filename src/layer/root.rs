@@ -130,6 +130,13 @@ impl Layer {
         }
     }
 
+    /// Whether its filesystem is known to list every extended attribute that it has: others answer
+    /// to some names that they do not list.
+    pub fn lists_all_xattrs(&self) -> bool {
+        let known = ["ext4", "xfs", "btrfs", "tmpfs", "squashfs", "erofs"];
+        known.contains(&&*self.filesystem())
+    }
+
     /// The usual name of the layer's filesystem, or its magic number.
     pub fn filesystem(&self) -> String {
         match self.magic {

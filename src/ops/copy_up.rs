@@ -185,6 +185,21 @@ impl Union {
             return Ok(());
         }
         let _copying = inode.copying.lock();
+        match self.copy_file_up(upper, inode, keep) {
+            // A security module may forbid to link what it lets be renamed.
+            Err(e)
+                if matches!(e.errno(), Errno::PERM | Errno::ACCESS | Errno::XDEV)
+                    && upper.give_up_unnamed_files() =>
+            {
+                tracing::info!("files without a name cannot be published here ({e})");
+                self.copy_file_up(upper, inode, keep)
+            }
+            result => result,
+        }
+    }
+
+    /// The same under the lock on copying the inode.
+    fn copy_file_up(&self, upper: &Upper, inode: &Arc<Inode>, keep: u64) -> Result<()> {
         let old = inode.id();
         if old.layer == upper.layer {
             return Ok(()); // somebody else just did it

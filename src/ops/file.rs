@@ -336,7 +336,8 @@ impl Union {
         let fd = self.read_fd(&inode)?;
         // Before the sync, so that a write that comes meanwhile counts again.
         let was_dirty = fd.dirty.swap(false, Ordering::Relaxed);
-        let synced = if data_only {
+        // The name of a copy may not be on disk yet, which fdatasync does not see to.
+        let synced = if data_only && !inode.state().has_origin {
             rustix::fs::fdatasync(fd.fd())
         } else {
             rustix::fs::fsync(fd.fd())
@@ -424,7 +425,7 @@ impl Union {
         if self.upper.as_ref().is_some_and(|u| u.volatile) {
             return;
         }
-        let synced = rustix::fs::fdatasync(&fd.fd);
+        let synced = rustix::fs::fsync(&fd.fd);
         if let Err(e) = synced {
             inode.write_error.set(e);
         }

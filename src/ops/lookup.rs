@@ -145,6 +145,8 @@ impl Union {
                 }
             };
         }
+        let link_changes = || self.upper.as_ref().map(|u| u.links.changes());
+        let links = link_changes();
         let Some(known) = self.identify(dir, name, &found, (index, version))? else {
             // A whiteout after all, or gone.
             let changed = index.read().version() != version;
@@ -158,7 +160,8 @@ impl Union {
         let (inode, added) = self.register(dir, name, found.top, known, count);
         let index = index.read();
         match index.get(name) {
-            Some(entry) if index.version() == version => {
+            // A hard link may have been copied up under another name since it was identified.
+            Some(entry) if index.version() == version && link_changes() == links => {
                 entry.set_hint(inode.ino);
                 drop(index);
                 if inode.kind == Kind::Dir {

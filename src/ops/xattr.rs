@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::{Caller, Union};
 use crate::error::{Errno, Result};
-use crate::layer::Place;
+use crate::layer::{Layer, LayerId, Place};
 use crate::marker::xattr::{OnDisk, on_disk, shown};
 use crate::name::NameBuf;
 use crate::sys::cred::Privileges;
@@ -45,7 +45,9 @@ impl Union {
         let no_capability = *disk == *CAPABILITY && seen.has(XattrFact::NoCapability);
         // Of what is in no namespace the layer says something else than that it is not there.
         let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix));
-        if no_capability || (known && seen.has(XattrFact::None)) {
+        // The kernel's own (labels, measurements) come to objects of the upper without our doing.
+        let theirs = disk.starts_with(b"security.") && Some(inode.id().layer) == self.upper_id();
+        if no_capability || (known && !theirs && seen.has(XattrFact::None)) {
             return Err(Errno::NODATA.into());
         }
         match self.read_place(&inode, |place| place.xattr(&disk)) {
@@ -67,9 +69,15 @@ impl Union {
         if *disk == *CAPABILITY {
             // Asked for before the first write and at each exec, mostly alone.
             inode.xattrs.learn(seen, XattrFact::NoCapability);
-        } else if self.read_place(inode, Place::has_no_xattr) == Ok(true) {
+        } else if self.lists_all(inode.id().layer)
+            && self.read_place(inode, Place::has_no_xattr) == Ok(true)
+        {
             inode.xattrs.learn(seen, XattrFact::None);
         }
+    }
+
+    fn lists_all(&self, layer: LayerId) -> bool {
+        self.layer(layer).is_ok_and(Layer::lists_all_xattrs)
     }
 
     /// The names of all attributes, as shown in the view; those of `trusted.` only to who may read

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
 
@@ -127,7 +128,7 @@ impl Upper {
     /// Makes an empty object of the source's kind, for its owner only.
     fn make_like(&self, source: &Source<'_>) -> Result<(Staged<'_>, Option<Arc<OwnedFd>>), Errno> {
         let mode = Mode::from_raw_mode(0o600);
-        if source.attr.kind == Kind::File && self.unnamed_files {
+        if source.attr.kind == Kind::File && self.unnamed_files.load(Ordering::Relaxed) {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             let file = Arc::new(rustix::fs::openat(&self.work, ".", flags, mode)?);
             return Ok((Staged::unnamed(self, Arc::clone(&file)), Some(file)));

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -23,6 +24,7 @@ pub struct LinkIndex {
     workdir: OwnedFd,
     name: &'static str,
     inner: RwLock<Inner>,
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -60,12 +62,18 @@ impl LinkIndex {
             workdir,
             name,
             inner: RwLock::new(inner),
+            changes: AtomicU64::new(0),
         })
     }
 
     /// Whether nothing was ever copied up as a hard link: lookups need not ask.
     pub fn is_empty(&self) -> bool {
         self.inner.read().names.is_empty()
+    }
+
+    /// A number that changes with every change, so that a lookup can tell that it was overtaken.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     /// Where the upper inode of an entry lies.
@@ -98,6 +106,7 @@ impl LinkIndex {
     /// Notes an entry that was published.
     pub fn note(&self, name: &Name) {
         self.inner.write().names.insert(name.into());
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Removes the entry of an inode that lost its last name.
@@ -107,6 +116,7 @@ impl LinkIndex {
     pub fn remove(&self, name: &Name) -> Result<(), Errno> {
         let dir = self.dir()?;
         self.inner.write().names.remove(name);
+        self.changes.fetch_add(1, Ordering::SeqCst);
         rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())
     }
 }

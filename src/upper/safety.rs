@@ -52,7 +52,7 @@ impl Safety {
 }
 
 /// Whether `dir` lies on ext4 with a journal of its own: one on another device is committed there
-/// without the data's device being flushed first. Where that cannot be seen, it counts as not.
+/// without the data's device being flushed first, and without barriers nothing is. Where that cannot be seen, it counts as not.
 fn is_journalled_ext4(dir: BorrowedFd<'_>) -> bool {
     let magic = rustix::fs::fstatfs(dir).map(|s| s.f_type as u64);
     if magic != Ok(EXT4) {
@@ -69,6 +69,15 @@ fn is_journalled_ext4(dir: BorrowedFd<'_>) -> bool {
     else {
         return false;
     };
+    // A commit that does not wait for the disk keeps no order.
+    let options = std::path::Path::new("/proc/fs/ext4")
+        .join(&name)
+        .join("options");
+    let options = std::fs::read_to_string(options).unwrap_or_default();
+    let is_on = |option: &str| options.lines().any(|line| line == option);
+    if !is_on("barrier") || is_on("journal_async_commit") {
+        return false;
+    }
     // The kernel has an entry for each journal: DEVICE-INODE, or DEVICE alone if it is external.
     let Ok(journals) = std::fs::read_dir("/proc/fs/jbd2") else {
         return false;

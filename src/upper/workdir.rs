@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
@@ -50,7 +50,7 @@ pub struct Upper {
     /// Never sync.
     pub volatile: bool,
     /// Files without a name work, and are faster than those with one.
-    pub(super) unnamed_files: bool,
+    pub(super) unnamed_files: AtomicBool,
     /// What makes copies safe.
     pub safety: Safety,
     /// `RENAME_WHITEOUT` works.
@@ -108,7 +108,7 @@ impl Upper {
             dialect,
             namespace: can.namespace,
             volatile: options.volatile,
-            unnamed_files,
+            unnamed_files: AtomicBool::new(unnamed_files),
             safety: Safety::of(sync.as_fd(), options.volatile),
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
@@ -131,6 +131,12 @@ impl Upper {
         // Relaxed: only uniqueness matters; the workdir was empty when we took it.
         let n = self.counter.fetch_add(1, Ordering::Relaxed);
         format!("#{n:x}").into_bytes().into()
+    }
+
+    /// A file without a name was refused one: from now on they have one from the start. Whether that
+    /// is news.
+    pub fn give_up_unnamed_files(&self) -> bool {
+        self.unnamed_files.swap(false, Ordering::Relaxed)
     }
 
     /// Waits until everything written to the upper's filesystem is on disk.
