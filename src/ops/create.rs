@@ -127,7 +127,7 @@ impl Union {
         match found {
             None => Ok(None),
             Some(found) if found.top == Top::Whiteout => Ok(Some(found.covers)),
-            Some(_) => match self.child_locked(dir, name, super::lookup::Count::No) {
+            Some(_) => match self.child_locked(dir, name, super::lookup::Count::Held) {
                 // It was a whiteout after all, or is gone.
                 Err(e) if e.errno() == Errno::NOENT => Ok(None),
                 Err(e) => Err(e),

@@ -111,7 +111,7 @@ impl Union {
         plus: bool,
         add: &mut dyn FnMut(&DirItem<'_>) -> bool,
     ) -> Result<bool> {
-        let count = if plus { Count::Yes } else { Count::No };
+        let count = if plus { Count::Yes } else { Count::Held };
         let (inode, stat) = match self.child(dir, name, count) {
             Ok(found) => found,
             Err(e) if e.errno() == Errno::NOENT => return Ok(true), // gone meanwhile

@@ -303,9 +303,7 @@ impl Union {
             if lower_id.is_some() {
                 inode.state_mut().rare_mut().lower_id = lower_id;
             }
-            if count == Count::Yes {
-                self.table.count(inode);
-            }
+            self.note_lookup(inode, count);
         };
         let inode = self.table.find_or_insert(id, wanted, make, update);
         if let Some(lower) = lower_id {

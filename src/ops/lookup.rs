@@ -1,6 +1,7 @@
 //! lookup and forget: names become inodes, inodes go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Union;
 use crate::attr::{Attr, Kind};
@@ -22,8 +23,9 @@ pub struct Entry {
 pub(super) enum Count {
     /// The kernel is told of the object and will forget it.
     Yes,
-    /// Only the operation itself needs it; whoever asks reaps it.
-    No,
+    /// Only the operation itself needs it: it stays known until whoever asked reaps it. (Else another
+    /// thread could let go of it and find it again as another inode, while this one changes it.)
+    Held,
 }
 
 impl Union {
@@ -50,6 +52,7 @@ impl Union {
 
     /// Lets go of an inode that an operation looked up without counting.
     pub(super) fn reap(&self, inode: Arc<Inode>) {
+        inode.kids.fetch_sub(1, Ordering::Relaxed);
         let removed = self.table.reap(inode);
         self.release(removed);
     }
@@ -87,7 +90,7 @@ impl Union {
         self.child_locked(dir, name, count)
     }
 
-    /// The inode at `name` in `dir`, uncounted, for whom its attributes do not matter: one that is
+    /// The inode at `name` in `dir`, held, for whom its attributes do not matter: one that is
     /// known is not looked at again.
     pub(super) fn child_inode(&self, dir: &Arc<Inode>, name: &Name) -> Result<Arc<Inode>> {
         let index = self.index(dir)?;
@@ -95,10 +98,10 @@ impl Union {
         let hint = found
             .filter(|f| f.top != Top::Whiteout)
             .and_then(|f| f.hint);
-        if let Some(inode) = hint.and_then(|ino| self.known_child(dir, name, ino, Count::No)) {
+        if let Some(inode) = hint.and_then(|ino| self.known_child(dir, name, ino, Count::Held)) {
             return Ok(inode);
         }
-        Ok(self.child(dir, name, Count::No)?.0)
+        Ok(self.child(dir, name, Count::Held)?.0)
     }
 
     /// The same for a caller that holds the directory's change lock.
@@ -187,10 +190,19 @@ impl Union {
         }
     }
 
+    /// Counts a lookup of an inode that cannot leave the table just now.
+    pub(super) fn note_lookup(&self, inode: &Inode, count: Count) {
+        match count {
+            Count::Yes => self.table.count(inode),
+            // Relaxed: read for removal only under the table's shard lock.
+            Count::Held => drop(inode.kids.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     fn uncount(&self, inode: Arc<Inode>, count: Count) {
         match count {
             Count::Yes => self.forget(inode.ino, 1),
-            Count::No => self.reap(inode),
+            Count::Held => self.reap(inode),
         }
     }
 
@@ -201,9 +213,7 @@ impl Union {
                 if !inode.has_name(dir, name) {
                     return None;
                 }
-                if count == Count::Yes {
-                    self.table.count(inode);
-                }
+                self.note_lookup(inode, count);
                 Some(Arc::clone(inode))
             })
             .flatten()

@@ -143,7 +143,7 @@ impl Union {
                 .next()
                 .map(|(_, e)| NameBuf::from(e.name()));
             let Some(name) = first else { return Ok(()) };
-            match self.child_locked(dir, &name, Count::No) {
+            match self.child_locked(dir, &name, Count::Held) {
                 // An empty file that turned out to be a whiteout has left the index by now.
                 Err(e) if e.errno() == Errno::NOENT && index.read().shows(&name) => {
                     return Err(Errno::NOTEMPTY.into());

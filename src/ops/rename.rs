@@ -68,8 +68,8 @@ impl Union {
         if mode == RenameMode::Exchange {
             check_new_name(upper, name)?;
         }
-        let (source, _) = self.child(&dir, name, Count::No)?;
-        let target = match self.child(&new_dir, new_name, Count::No) {
+        let (source, _) = self.child(&dir, name, Count::Held)?;
+        let target = match self.child(&new_dir, new_name, Count::Held) {
             Ok((target, _)) => Some(target),
             Err(e) if e.errno() == Errno::NOENT => None,
             Err(e) => {

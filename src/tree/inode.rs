@@ -144,7 +144,7 @@ pub struct Dir {
 #[derive(Debug, Default)]
 pub struct XattrFacts(AtomicU16);
 
-/// A look at [`XattrFacts`], to be handed back with what was learnt.
+/// A look at the facts, to be handed back with what was learnt.
 #[derive(Debug, Clone, Copy)]
 pub struct FactsSeen(u16);
 
