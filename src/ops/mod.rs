@@ -1,7 +1,7 @@
 //! Every operation of the filesystem, on real directories, without any mount.
 //!
 //! Order of locks, outermost first:
-//! 1. `Inode::copying` of one object,
+//! 1. `Inode::copying` of one object (also against the loss of two of its names at once),
 //! 2. the rename lock (`Union::renames`), for renames across directories,
 //! 3. `Dir::change`: ancestor before descendant, else ascending number,
 //! 4. `Inode::times` of one object,

@@ -76,6 +76,7 @@ impl Union {
             return Err(Errno::ISDIR.into());
         }
         self.prepare_hard_link(inode)?;
+        let _names = self.lock_names(inode);
         let _change = self.lock_dir(dir)?;
         let covers = self.find_same(dir, name, inode)?.covers;
         self.link_up_if_linked(upper, inode, dir, name)?;
@@ -87,6 +88,16 @@ impl Union {
                 (false, _) => upper.whiteout_absent(fd, name),
             }
         })
+    }
+
+    /// Keeps others from taking another name of an object at the same time: each would find that
+    /// it has one left, and nobody would see to what must outlive the last.
+    pub(super) fn lock_names<'a>(
+        &self,
+        inode: &'a Inode,
+    ) -> Option<parking_lot::MutexGuard<'a, ()>> {
+        let several = inode.state().names.iter().count() > 1;
+        several.then(|| inode.copying.lock())
     }
 
     fn rmdir_inode(&self, upper: &Upper, victim: &Victim<'_>) -> Result<()> {

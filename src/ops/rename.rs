@@ -106,6 +106,7 @@ impl Union {
         }
         let from_fd = self.upper_dir(dir)?;
         let to_fd = self.upper_dir(new_dir)?;
+        let _names = target.and_then(|t| self.lock_names(t));
         let _renames = (dir.ino != new_dir.ino).then(|| self.renames.lock());
         let _locks = self.lock_dirs(dir, new_dir)?;
         let from = Side {
