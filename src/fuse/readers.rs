@@ -267,6 +267,55 @@ fn move_to(thread: Pid, cpu: usize) -> Result<(), Errno> {
 mod tests {
     use super::*;
 
+    /// One of two threads sits down; `then` gets the writing end of what stands for the device. The
+    /// one that sits must get up by that.
+    fn expect_called(then: impl FnOnce(&Readers, OwnedFd) -> Option<OwnedFd>) {
+        let (device, requests) = rustix::pipe::pipe().unwrap();
+        let readers = Readers::new(device, 2);
+        let (up, ups) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| readers.watch());
+            while readers.all_up.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| {
+                drop(readers.begin_turn(1));
+                up.send(()).unwrap();
+            });
+            while readers.seated.lock().is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(readers.reading.load(Ordering::Relaxed), 1);
+            assert!(ups.try_recv().is_err(), "one reader is enough");
+            let requests = then(&readers, requests);
+            let called = ups.recv_timeout(Duration::from_secs(10));
+            drop(requests); // the watch ends, and whoever still sits gets up
+            called.expect("nobody was called");
+        });
+    }
+
+    #[test]
+    fn a_reader_that_is_held_up_is_replaced() {
+        expect_called(|readers, requests| {
+            std::mem::forget(readers.begin_turn(2)); // does not end
+            rustix::io::write(&requests, b"the next request").unwrap();
+            Some(requests)
+        });
+    }
+
+    #[test]
+    fn a_reader_that_is_busy_without_a_turn_is_replaced() {
+        expect_called(|_, requests| {
+            rustix::io::write(&requests, b"the next request").unwrap();
+            Some(requests)
+        });
+    }
+
+    #[test]
+    fn nobody_sits_when_the_connection_is_gone() {
+        expect_called(|_, _| None);
+    }
+
     #[test]
     fn the_cpu_is_found_behind_any_name() {
         let own = cpu_of(std::process::id()).unwrap();

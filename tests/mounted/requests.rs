@@ -241,6 +241,24 @@ fn writes() {
     });
 }
 
+/// As root, where the daemon may raise the kernel's readahead (to the size of a request) beyond
+/// 128 KiB.
+#[test]
+fn a_large_file_is_read_in_large_pieces() {
+    let Some(lab) = lab(&[]) else { return };
+    let size = 32 << 20;
+    let data = sys::pattern(2, size);
+    sys::put(lab.at("w/large"), &data).unwrap();
+    std::fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+    let sent = sent(&lab, || {
+        let read = std::fs::read(lab.at("w/large")).unwrap();
+        assert!(read == data);
+    });
+    let reads = sent.get("read").copied().unwrap_or_default();
+    // By 128 KiB it would be 256.
+    assert!((32..=48).contains(&reads), "{sent:?}");
+}
+
 /// What changes a directory makes the kernel ask for the directory's attributes at their next use.
 #[test]
 fn making_and_removing() {

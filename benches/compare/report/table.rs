@@ -4,7 +4,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::{Figures, Results, Verdict};
-use crate::row::{Row, three_digits};
+use crate::row::{Row, Unit, three_digits};
 
 /// A table before it has a form.
 struct Cells {
@@ -108,7 +108,9 @@ fn time(results: &Results, row: &Row, peer: &str) -> String {
     };
     let shown = row.unit.show(median);
     match results.ratio(row.slug, peer) {
-        Some(ratio) if peer != "kernel" => format!("{shown} ({})", three_digits(ratio)),
+        Some(ratio) if peer != "kernel" && row.unit != Unit::Times => {
+            format!("{shown} ({})", three_digits(ratio))
+        }
         _ => shown,
     }
 }

@@ -46,7 +46,7 @@ pub const ALL: &[Workload] = &[
     Workload {
         name: "append-big",
         layers: Which::Big,
-        native: Native::Shared,
+        native: Native::Absent,
         rows: &[whole(
             "append-big",
             "copy-up of 512 MiB by appending a byte",
@@ -58,7 +58,7 @@ pub const ALL: &[Workload] = &[
     Workload {
         name: "chmod-big",
         layers: Which::Big,
-        native: Native::Shared,
+        native: Native::Absent,
         rows: &[whole(
             "chmod-big",
             "chmod of 512 MiB",
