@@ -6,6 +6,7 @@ mod adapter;
 mod control;
 mod convert;
 mod counters;
+mod linger;
 mod pool;
 mod readers;
 mod server;

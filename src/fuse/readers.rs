@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
+use super::linger::Linger;
 use crate::error::{Errno, best_effort};
 
 /// A request that waits this long because the only reader is busy calls another one.
@@ -42,6 +43,7 @@ pub(super) struct Readers {
     /// The connection is gone, or nobody watches: nobody sits down any more.
     all_up: AtomicBool,
     last: Last,
+    linger: Linger,
     seated: Mutex<Vec<Arc<Seat>>>,
 }
 
@@ -90,6 +92,7 @@ impl Readers {
             // Until somebody watches.
             all_up: AtomicBool::new(true),
             last: Last::default(),
+            linger: Linger::new(),
             seated: Mutex::new(Vec::new()),
         }
     }
@@ -101,6 +104,7 @@ impl Readers {
         self.turns.fetch_add(1, Ordering::Relaxed);
         let before = self.reading.fetch_sub(1, Ordering::Relaxed);
         let others = self.last.note(caller);
+        self.linger.note_request();
         // One caller alone has but one request at a time (and the watch sees to the exceptions).
         if others && before <= 1 && self.is_queued() {
             self.call_one();
@@ -118,6 +122,8 @@ impl Readers {
         if !needed && !self.sit_down() {
             self.reading.fetch_add(1, Ordering::Relaxed);
         }
+        let alone = self.cpus > 1 && wanted == 1 && self.reading.load(Ordering::Relaxed) == 1;
+        self.linger.look_out(alone, || self.is_queued());
     }
 
     /// Waits until this thread is needed as a reader; whoever calls it has counted it as one. False
