@@ -10,7 +10,7 @@ use crate::interrupt;
 use crate::layers::LayerSet;
 use crate::peer::{Missing, Peer};
 use crate::report::{Figures, Results};
-use crate::scratch::{Scratch, trim};
+use crate::scratch::Scratch;
 use crate::session::{Native, Place, Sample, Session};
 use crate::sizes::Sizes;
 use crate::workloads::Workload;
@@ -32,7 +32,7 @@ impl Run<'_> {
             interrupt::check()?;
             if set.as_ref().is_none_or(|set| set.which != workload.layers) {
                 drop(set.take());
-                trim(self.scratch.root());
+                self.scratch.trim();
                 let root = self.scratch.root().join("l");
                 match LayerSet::make(workload.layers, self.sizes, &root) {
                     Ok(made) => set = Some(made),

@@ -1,5 +1,6 @@
 //! Where everything lies: an ext4 image in memory, so that no disk is measured, and none is harmed.
 
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
 /// The most that the image may grow to.
-const IMAGE_BYTES: u64 = 12 << 30;
+const IMAGE_BYTES: u64 = 8 << 30;
 
 /// Removed on drop, with every mount below it.
 pub struct Scratch {
@@ -19,12 +20,16 @@ pub struct Scratch {
     /// What the figures were measured on, for the reader.
     pub backing: String,
     dir: TempDir,
+    /// The memory of the whole image is in use, and stays so.
+    filled: bool,
 }
 
 impl Scratch {
     /// On an ext4 image in `/dev/shm` where that can be mounted, else in the temporary directory.
-    pub fn new() -> Result<Scratch> {
-        match Scratch::on_image() {
+    /// With `fill`, all of the image is written once before: memory that a virtual machine uses for the
+    /// first time is slow, and whoever happened to get it would be called slow.
+    pub fn new(fill: bool) -> Result<Scratch> {
+        match Scratch::on_image(fill) {
             Ok(scratch) => Ok(scratch),
             Err(why) => {
                 eprintln!("no image can be mounted, a disk will be in the figures: {why:#}");
@@ -33,18 +38,23 @@ impl Scratch {
                     root: dir.path().to_owned(),
                     backing: format!("the temporary directory, as there is no image: {why:#}"),
                     dir,
+                    filled: false,
                 })
             }
         }
     }
 
-    fn on_image() -> Result<Scratch> {
+    fn on_image(fill: bool) -> Result<Scratch> {
         let dir = tempfile::Builder::new()
             .prefix("um-compare-")
             .tempdir_in("/dev/shm")?;
         let bytes = IMAGE_BYTES.min(available_memory()? / 10 * 6);
         let image = dir.path().join("ext4");
-        std::fs::File::create(&image)?.set_len(bytes)?;
+        let mut file = std::fs::File::create(&image)?;
+        if fill {
+            std::io::copy(&mut std::io::repeat(0xFF).take(bytes), &mut file)?;
+        }
+        file.set_len(bytes)?;
         let root = dir.path().join("m");
         std::fs::create_dir(&root)?;
         let scratch = Scratch {
@@ -54,10 +64,16 @@ impl Scratch {
                 bytes >> 30
             ),
             dir,
+            filled: fill,
         };
         succeed(
             Command::new("mkfs.ext4")
-                .args(["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+                // Discarding would give the memory back.
+                .args([
+                    "-q",
+                    "-E",
+                    "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+                ])
                 .arg(&image),
         )?;
         succeed(
@@ -71,6 +87,13 @@ impl Scratch {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Gives the memory behind freed blocks back, unless it is to stay.
+    pub fn trim(&self) {
+        if !self.filled {
+            drop(Command::new("fstrim").arg(&self.root).output());
+        }
     }
 
     /// Where [`sweep`] must look.
@@ -119,11 +142,6 @@ pub fn patient_unmount(point: &Path) -> Result<()> {
     }
     unmount(point, UnmountFlags::DETACH)
         .with_context(|| format!("cannot detach {}", point.display()))
-}
-
-/// Gives the memory behind freed blocks back, where there is an image.
-pub fn trim(root: &Path) {
-    drop(Command::new("fstrim").arg(root).output());
 }
 
 /// Runs a command to its end; what it said is part of the error.

@@ -1,5 +1,6 @@
 //! Copy-up: the whole object of a lower, built in the workdir.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,9 @@ use crate::name::NameBuf;
 
 /// Up to so many bytes, a read and a write are cheaper than asking for holes and sharing blocks.
 const BY_HAND: u64 = 128 * 1024;
+
+/// Large files are copied in parts of so many bytes.
+const PART: u64 = 8 << 20;
 
 /// What to copy.
 #[derive(Debug)]
@@ -122,7 +126,8 @@ impl Upper {
         if len <= BY_HAND && !sparse && !self.reflink {
             return copy_by_hand(from, to, 0, len);
         }
-        copy_data(from, to, len)
+        let safety = self.safety;
+        copy_data(from, to, len, |part| safety.start(to, part))
     }
 
     /// Makes an empty object of the source's kind, for its owner only.
@@ -179,11 +184,16 @@ fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
 }
 
 /// Copies the first `len` bytes of `from` to `to`, which is empty, and gives it that size. Shares
-/// the blocks where the filesystem can, leaves holes as holes.
+/// the blocks where the filesystem can, leaves holes as holes. `copied` is told of each part.
 ///
 /// # Errors
 /// Those of either file.
-pub fn copy_data(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), Errno> {
+fn copy_data(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    len: u64,
+    copied: impl Fn(Range<u64>),
+) -> Result<(), Errno> {
     if len == 0 {
         return Ok(());
     }
@@ -205,7 +215,13 @@ pub fn copy_data(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), Errno> {
             Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOTTY) => (at, len), // no idea of holes
             Err(e) => return Err(e),
         };
-        copy_range(from, to, start, end)?;
+        let mut part = start;
+        while part < end {
+            let next = end.min(part + PART);
+            copy_range(from, to, part, next)?;
+            copied(part..next);
+            part = next;
+        }
         at = end;
     }
     Ok(())
@@ -215,7 +231,7 @@ pub fn copy_data(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), Errno> {
 fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
     let (mut read, mut written) = (start, start);
     while read < end {
-        let chunk = (end - read).min(1 << 30) as usize;
+        let chunk = (end - read) as usize;
         match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), chunk) {
             Ok(1..) => {}
             // Some filesystems answer 0 for what they cannot do: the reads find the real end.

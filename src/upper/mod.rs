@@ -15,7 +15,7 @@ mod whiteout;
 mod workdir;
 
 pub use change::{SetTime, set_owner, set_perm, set_times};
-pub use copy::{Copied, Source, allocate, copy_data};
+pub use copy::{Copied, Source, allocate};
 pub use link_index::LinkIndex;
 pub use rename::{End, Move, Target};
 pub use safety::Safety;

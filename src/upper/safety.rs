@@ -1,9 +1,10 @@
 //! What makes a copy safe: its data must be on disk before the rename that publishes it is, or a
 //! crash of the machine could leave an empty file in place of a whole one.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::error::Errno;
+use crate::error::{Errno, best_effort};
 use crate::layer::Stat;
 
 /// How that is made sure of.
@@ -31,6 +32,20 @@ impl Safety {
             Safety::DataFirst
         } else {
             Safety::Sync
+        }
+    }
+
+    /// Lets the disk begin with a part of what [`Self::apply`] is to make safe, while more is copied.
+    pub(super) fn start(self, file: &OwnedFd, part: Range<u64>) {
+        match self {
+            Safety::None => {}
+            // Nothing depends on it: what fails here fails there.
+            Safety::DataFirst | Safety::Sync => {
+                best_effort(
+                    "start to write a copy out",
+                    crate::sys::sync::start_writing(file.as_fd(), part),
+                );
+            }
         }
     }
 
