@@ -40,6 +40,7 @@ fn union_of(layers: usize) -> (TempDir, Union) {
         fs::write(lowers[layers - 1].join(format!("d/low{n}")), "").unwrap();
     }
     let config = Config {
+        ids: unionmount::ids::IdMaps::default(),
         lowers,
         upper: None,
         read_only: true,

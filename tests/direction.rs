@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("attr", &[]),
     ("error", &[]),
+    ("ids", &[]),
     ("name", &[]),
     ("sys", &["error"]),
     ("marker", &["attr", "error", "name"]),
@@ -22,11 +23,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "ops",
         &[
-            "attr", "error", "layer", "marker", "merge", "name", "sys", "tree", "upper",
+            "attr", "error", "ids", "layer", "marker", "merge", "name", "sys", "tree", "upper",
         ],
     ),
     ("fuse", &["attr", "error", "name", "ops", "tree"]),
-    ("cli", &["error", "fuse", "ops", "sys"]),
+    ("cli", &["error", "fuse", "ids", "ops", "sys"]),
 ];
 
 /// Of `merge`, `tree` may use only this: a directory's layers.

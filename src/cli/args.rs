@@ -54,7 +54,7 @@ pub(crate) enum Control {
     #[command(
         override_usage = "unionmount mount --lower DIR[:DIR]... [--upper DIR --work DIR] [OPTIONS] MOUNTPOINT"
     )]
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Unmount, and return when the daemon is gone and everything is written
     #[command(visible_alias = "unmount")]
     Umount(TargetArgs),
@@ -117,6 +117,12 @@ pub(crate) struct MountArgs {
     /// Memory for listings of directories, e.g. 16M or 1G [default: 64M]
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache_size: Option<OsString>,
+    /// Show users by other numbers than on disk: DISK:SHOWN:COUNT, e.g. 0:100000:65536
+    #[arg(long, value_name = "RANGES")]
+    pub(crate) uid_map: Option<OsString>,
+    /// The same for groups
+    #[arg(long, value_name = "RANGES")]
+    pub(crate) gid_map: Option<OsString>,
     /// Never sync: faster, the upper is lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,

@@ -246,6 +246,17 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
         cache_size != Config::CACHE_SIZE,
         format!("cache_size={cache_size}"),
     );
+    for (kind, map) in [
+        ("u", &plan.config.ids.users),
+        ("g", &plan.config.ids.groups),
+    ] {
+        let (ranges, squash) = map.describe();
+        let ranges = ranges.map(|ranges| format!("{kind}idmapping={ranges}"));
+        let squash = squash.map(|id| format!("squash_to_{kind}id={id}"));
+        for text in ranges.into_iter().chain(squash) {
+            add(true, text);
+        }
+    }
     if let Some(timeout) = plan.serve.timeout {
         add(true, format!("timeout={}", timeout.as_secs_f64()));
     }

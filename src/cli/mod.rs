@@ -10,6 +10,7 @@ mod daemon;
 mod failure;
 mod fusermount;
 mod helper;
+mod identity;
 mod logging;
 mod mount;
 mod mountinfo;
@@ -58,7 +59,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         None => mount(cli.mount, Personality::Plain),
-        Some(Control::Mount(args)) => mount(args, Personality::Plain),
+        Some(Control::Mount(args)) => mount(*args, Personality::Plain),
         Some(Control::Umount(args)) => umount::umount(Path::new(&args.mountpoint)).map(success),
         Some(Control::Sync(args)) => Target::find(Path::new(&args.mountpoint))?
             .sync()

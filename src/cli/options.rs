@@ -35,6 +35,11 @@ pub(crate) enum Setting {
     Timeout,
     Threads,
     CacheSize,
+    UidMap,
+    GidMap,
+    SquashToRoot,
+    SquashToUid,
+    SquashToGid,
     Writeback,
     Whiteout,
     Io,
@@ -48,7 +53,8 @@ pub(crate) enum Setting {
 use Setting as S;
 use Treatment::{Accept, Clear, Ours, Refuse, RefuseUnless, Set, Warn, WarnUnless};
 
-const OWNERS: &str = "owners are not translated, so files would be shown with wrong ones";
+const OWNERS: &str = "owners in attributes are not read, so files would be shown with wrong ones";
+const PLUGINS: &str = "layer plug-ins are not supported, so their layers would be missing";
 const MOVED: &str = "renaming a directory of a lower gives EXDEV, and redirects are not followed";
 
 /// Sorted by who speaks the word; a word stands here once.
@@ -165,16 +171,13 @@ const TABLE: &[(&str, Treatment)] = &[
     ),
     ("datadir+", Warn("data-only layers are not used")),
     // fuse-overlayfs.
-    ("uidmapping", Refuse(OWNERS)),
-    ("gidmapping", Refuse(OWNERS)),
-    ("squash_to_root", Refuse(OWNERS)),
-    ("squash_to_uid", Refuse(OWNERS)),
-    ("squash_to_gid", Refuse(OWNERS)),
+    ("uidmapping", Ours(S::UidMap)),
+    ("gidmapping", Ours(S::GidMap)),
+    ("squash_to_root", Ours(S::SquashToRoot)),
+    ("squash_to_uid", Ours(S::SquashToUid)),
+    ("squash_to_gid", Ours(S::SquashToGid)),
     ("xattr_permissions", RefuseUnless(&["0"], OWNERS)),
-    (
-        "plugins",
-        Refuse("layer plug-ins are not supported, so their layers would be missing"),
-    ),
+    ("plugins", Refuse(PLUGINS)),
     ("threaded", Accept),
     ("fast_ino", Accept),
     ("fast_ino_check", Accept),
@@ -264,7 +267,7 @@ mod tests {
             ("X-mount.mkdir", Some(Accept)),
             ("private", Some(Accept)),
             ("lowerdir", Some(Ours(S::LowerDir))),
-            ("uidmapping", Some(Refuse(OWNERS))),
+            ("plugins", Some(Refuse(PLUGINS))),
             ("frobnicate", None),
             ("", None),
         ] {

@@ -3,6 +3,7 @@
 //! Every format here is somebody else's (the kernel's, AUFS's, OCI's, fuse-overlayfs's); each file
 //! says whose.
 
+pub mod acl;
 pub mod nlink;
 pub mod opaque;
 pub mod origin;

@@ -100,6 +100,11 @@ impl Union {
     /// The upper's.
     pub fn setattr(&self, caller: Caller, ino: u64, change: &SetAttr) -> Result<Attr> {
         let inode = self.inode(ino)?;
+        let change = SetAttr {
+            uid: change.uid.map(|id| self.ids.users.stored(id)),
+            gid: change.gid.map(|id| self.ids.groups.stored(id)),
+            ..*change
+        };
         let in_upper = |inode: &Inode| self.upper_id() == Some(inode.id().layer);
         if !in_upper(&inode) {
             let stat = self.stat(&inode)?;
@@ -161,7 +166,8 @@ impl Union {
             return Ok(false);
         }
         let process = Privileges::of(caller.pid);
-        let in_group = caller.gid == attr.gid || process.groups.contains(&attr.gid);
+        let group = self.ids.groups.shown(attr.gid);
+        let in_group = caller.gid == group || process.groups.contains(&group);
         let left = without_privileges(attr.perm, in_group);
         if left == attr.perm || (cause == Cause::Change && process.cap_fsetid) {
             return Ok(false);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::ids::IdMaps;
+
 /// Layers and behaviour of one union.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -13,6 +15,8 @@ pub struct Config {
     pub read_only: bool,
     /// Others change the layers meanwhile: as little as possible is remembered.
     pub changing_layers: bool,
+    /// How owners are shown and stored.
+    pub ids: IdMaps,
     /// Bytes that listings kept in memory may take.
     pub cache_size: u64,
 }

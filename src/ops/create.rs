@@ -81,8 +81,8 @@ impl Union {
             kind,
             perm: perm & 0o7777,
             umask: umask & 0o777,
-            uid: caller.uid,
-            gid: caller.gid,
+            uid: self.ids.users.stored(caller.uid),
+            gid: self.ids.groups.stored(caller.gid),
         };
         let _change = self.lock_dir(&dir)?;
         let covers = self.free_name(&dir, name)?;

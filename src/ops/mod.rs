@@ -51,6 +51,7 @@ pub use statfs::StatFs;
 
 use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
+use crate::ids::IdMaps;
 use crate::layer::{Layer, LayerId, supports_acl};
 use crate::marker::origin::Origin;
 use crate::merge::IndexCache;
@@ -60,7 +61,7 @@ use crate::upper::Upper;
 use file::FileFd;
 use place::Moves;
 
-/// Who asks: the ids and the process of the system call that a request comes from.
+/// Who asks: the ids, as in the view, and the process of the system call that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// Filesystem user id.
@@ -82,6 +83,7 @@ pub struct Union {
     lasting: bool,
     table: Table,
     indexes: IndexCache,
+    ids: IdMaps,
     /// Directories of layers, `O_PATH`, by number of the view's directory and layer.
     dir_fds: FdCache<(u64, LayerId), OwnedFd>,
     /// Regular files, by number.

@@ -58,6 +58,7 @@ impl Union {
             writable: !config.read_only,
             lasting: !config.changing_layers,
             table: Table::new(root, devices),
+            ids: config.ids.clone(),
             indexes: IndexCache::new(config.cache_size),
             dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),
             file_fds: FdCache::new((limit / 8).clamp(8, 512)),

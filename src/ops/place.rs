@@ -246,6 +246,8 @@ impl Union {
     pub(super) fn view_attr(&self, inode: &Inode, stat: &Stat) -> Attr {
         let mut attr = stat.attr;
         attr.ino = inode.ino;
+        attr.uid = self.ids.users.shown(attr.uid);
+        attr.gid = self.ids.groups.shown(attr.gid);
         if attr.perm & 0o6000 != 0 {
             inode.setid.store(true, Ordering::Relaxed);
         }

@@ -1,20 +1,19 @@
 //! Extended attributes. Markers are hidden; names that would be read as markers are escaped.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 
 use super::{Caller, Union};
 use crate::error::{Errno, Result};
+use crate::ids::IdMaps;
 use crate::layer::{Layer, LayerId, Place};
+use crate::marker::acl;
 use crate::marker::xattr::{OnDisk, on_disk, shown};
 use crate::name::NameBuf;
 use crate::sys::cred::Privileges;
 use crate::tree::{FactsSeen, Inode, XattrFact};
-
-/// Access control lists change mode bits too.
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// File capabilities.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -23,13 +22,14 @@ const CAPABILITY: &[u8] = b"security.capability";
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 fn is_acl(name: &[u8]) -> bool {
-    name == ACL_ACCESS || name == ACL_DEFAULT
+    name == acl::ACCESS || name == acl::DEFAULT
 }
 
 impl Union {
-    /// Whether an attribute changes what the kernel has cached of the object's mode.
+    /// Whether an attribute changes what the kernel has cached of the object's mode: access control
+    /// lists change mode bits too.
     pub fn changes_mode(name: &[u8]) -> bool {
-        name == ACL_ACCESS
+        name == acl::ACCESS
     }
 
     /// The value of an attribute.
@@ -57,7 +57,14 @@ impl Union {
                 self.learn_absence(&inode, seen, &disk);
                 Err(Errno::NODATA.into())
             }
-            result => Ok(result?),
+            result => {
+                let mut value = result?;
+                if is_acl(name) && !self.ids.is_identity() {
+                    let IdMaps { users, groups } = &self.ids;
+                    acl::map_ids(&mut value, |id| users.shown(id), |id| groups.shown(id));
+                }
+                Ok(value)
+            }
         }
     }
 
@@ -109,9 +116,18 @@ impl Union {
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        let mut value = Cow::Borrowed(value);
+        if is_acl(name) && !self.ids.is_identity() {
+            let IdMaps { users, groups } = &self.ids;
+            acl::map_ids(
+                value.to_mut(),
+                |id| users.stored(id),
+                |id| groups.stored(id),
+            );
+        }
         self.make_upper(&inode)?;
         inode.xattrs.doubt();
-        let set = self.with_place(&inode, |place| place.set_xattr(&disk, value, flags));
+        let set = self.with_place(&inode, |place| place.set_xattr(&disk, &value, flags));
         inode.xattrs.doubt();
         Ok(set?)
     }

@@ -17,7 +17,7 @@ use crate::name::{Name, NameBuf};
 use crate::sys::cred::{as_owner, with_umask};
 
 /// The default ACL of a directory.
-const ACL_DEFAULT: &str = "system.posix_acl_default";
+const ACL_DEFAULT: &[u8] = crate::marker::acl::DEFAULT;
 
 /// What a new object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +290,7 @@ impl Upper {
             return Ok(None);
         }
         let place = Place::Fd(Arc::clone(dir));
-        let acl = place.get_xattr(ACL_DEFAULT.as_bytes());
+        let acl = place.get_xattr(ACL_DEFAULT);
         acl.while_doing(|| "read the default ACL")
     }
 

@@ -56,8 +56,8 @@ const UNUSABLE: &[(&str, &[&str])] = &[
         &["log file", "nope/log"],
     ),
     (
-        "--lower l1 -o uidmapping=:0:1:2 m",
-        &["uidmapping", "owners"],
+        "--lower l1 -o xattr_permissions=2 m",
+        &["xattr_permissions", "owners"],
     ),
 ];
 

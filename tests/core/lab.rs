@@ -38,6 +38,7 @@ fn scratch() -> TempDir {
 
 fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
     Config {
+        ids: unionmount::ids::IdMaps::default(),
         lowers: (0..lowers).map(|n| dir.join(format!("l{n}"))).collect(),
         upper: Some(UpperConfig {
             upper: dir.join("u"),

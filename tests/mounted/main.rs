@@ -29,6 +29,7 @@ mod numbers;
 mod objects;
 mod opaque;
 mod open_files;
+mod owners;
 mod privileges;
 mod races;
 mod removal;

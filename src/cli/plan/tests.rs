@@ -86,6 +86,9 @@ fn usage_errors() {
             "auto, chardev, xattr, file",
         ),
         ("--lower a -o writeback=2 /m", "0 or 1"),
+        ("--lower a -o uidmapping=0:1 /m", "DISK:SHOWN:COUNT"),
+        ("--lower a --gid-map 0:9:5:2:20:2 /m", "overlap"),
+        ("--lower a -o squash_to_gid=users /m", "the number"),
         ("--lower a --io direct --writeback /m", "--io direct"),
         ("--lower a --io sideways /m", "sideways"),
         ("--frobnicate /m", "--frobnicate"),
@@ -110,10 +113,32 @@ fn cache_sizes() {
 }
 
 #[test]
+fn owners() {
+    let users = |line: &str| mounted(line).config.ids.users.describe();
+    let text = |text: &str| Some(text.to_owned());
+    for (line, want) in [
+        ("--lower a /m", (None, None)),
+        (
+            "--lower a -o uidmapping=:0:100000:65536 /m",
+            (text("0:100000:65536"), None),
+        ),
+        (
+            "--lower a --uid-map 0:5:1:1:9:3 -o squash_to_root /m",
+            (text("0:5:1:1:9:3"), Some(0)),
+        ),
+        (
+            "--lower a -o squash_to_uid=7,squash_to_root /m",
+            (None, Some(7)),
+        ),
+        ("--lower a -o squash_to_root=0 /m", (None, None)),
+    ] {
+        assert_eq!(users(line), want, "{line}");
+    }
+}
+
+#[test]
 fn refused_options() {
     for line in [
-        "--lower a -o uidmapping=:0:100000:65536 /m",
-        "--lower a -o squash_to_uid=1000 /m",
         "--lower a -o xattr_permissions=2 /m",
         "--lower a -o verity=require /m",
         "--lower a -o bind /m",
