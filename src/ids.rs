@@ -9,9 +9,6 @@ use std::fmt;
 /// Not an id: chown(2) takes it for "leave as it is".
 const INVALID: u32 = u32::MAX;
 
-/// The id of owners that cannot be shown, unless the kernel has another one.
-const OVERFLOW: u32 = 65534;
-
 /// Consecutive ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
@@ -140,12 +137,17 @@ impl IdMap {
         }
     }
 
-    /// The id in the view of one on disk.
+    /// The id in the view of an owner on disk.
     pub fn shown(&self, disk: u32) -> u32 {
-        match self.squash {
-            Some(id) => id,
-            None if self.shown.0.is_empty() => disk,
-            None => self.shown.find(disk).unwrap_or(self.overflow),
+        self.squash.unwrap_or_else(|| self.named(disk))
+    }
+
+    /// The id in the view of one that an access control list names: by the ranges alone, so that
+    /// the right stays with who has it, and a list that is written back is the same.
+    pub fn named(&self, disk: u32) -> u32 {
+        match self.shown.0.is_empty() {
+            true => disk,
+            false => self.shown.find(disk).unwrap_or(self.overflow),
         }
     }
 
@@ -188,23 +190,6 @@ impl IdMaps {
     }
 }
 
-/// The id that the kernel shows for users that cannot be shown (`/proc/sys/kernel/overflowuid`).
-pub fn overflow_uid() -> u32 {
-    overflow("overflowuid")
-}
-
-/// The same for groups (`/proc/sys/kernel/overflowgid`).
-pub fn overflow_gid() -> u32 {
-    overflow("overflowgid")
-}
-
-fn overflow(file: &str) -> u32 {
-    let text = std::fs::read_to_string(format!("/proc/sys/kernel/{file}"));
-    text.ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(OVERFLOW)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +219,7 @@ mod tests {
         assert!(!squashed.is_identity());
         assert_eq!((squashed.shown(5), squashed.stored(5)), (0, 5));
         let both = IdMap::parse("1:2:3", 9).unwrap().squashed_to(0);
-        assert_eq!((both.shown(1), both.stored(2)), (0, 1));
+        assert_eq!((both.shown(1), both.named(1), both.stored(2)), (0, 2, 1));
     }
 
     #[test]

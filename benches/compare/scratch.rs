@@ -60,8 +60,13 @@ impl Scratch {
         let scratch = Scratch {
             root: root.clone(),
             backing: format!(
-                "ext4 (defaults, no lazy initialisation) of {} GiB on a loop device over tmpfs",
-                bytes >> 30
+                "ext4 (defaults, no lazy initialisation) of {} GiB on a loop device over tmpfs{}",
+                bytes >> 30,
+                if fill {
+                    ", all of it written before"
+                } else {
+                    ""
+                }
             ),
             dir,
             filled: fill,

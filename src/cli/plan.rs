@@ -7,8 +7,8 @@ use rustix::mount::MountFlags;
 
 use super::args::{Io, LogLevel, MountArgs, Whiteout};
 use super::failure::Failure;
-use super::identity::Identity;
 use super::options::{self, Setting, Treatment};
+use super::owners::Owners;
 use super::values::{choice, dirs, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
@@ -122,7 +122,7 @@ struct Draft {
     whiteout: WhiteoutChoice,
     volatile: bool,
     cache_size: u64,
-    identity: Identity,
+    owners: Owners,
     serve: ServeOptions,
     allow_other: bool,
     foreground: bool,
@@ -144,7 +144,7 @@ impl Default for Draft {
             whiteout: WhiteoutChoice::Auto,
             volatile: false,
             cache_size: Config::CACHE_SIZE,
-            identity: Identity::default(),
+            owners: Owners::default(),
             serve: ServeOptions::default(),
             allow_other: false,
             foreground: false,
@@ -234,14 +234,14 @@ impl Draft {
             Setting::Timeout => self.serve.timeout = timeout(word, &needed()?)?,
             Setting::Threads => self.serve.threads = Some(threads(word, &needed()?)?),
             Setting::CacheSize => self.cache_size = size(word, &needed()?)?,
-            Setting::UidMap => self.identity.map_users(word, &needed()?)?,
-            Setting::GidMap => self.identity.map_groups(word, &needed()?)?,
+            Setting::UidMap => self.owners.map_users(word, &needed()?)?,
+            Setting::GidMap => self.owners.map_groups(word, &needed()?)?,
             Setting::SquashToRoot => {
                 let on = switch(word, value.as_deref())?;
-                self.identity.squash_to_root(on);
+                self.owners.squash_to_root(on);
             }
-            Setting::SquashToUid => self.identity.squash_users(word, &needed()?)?,
-            Setting::SquashToGid => self.identity.squash_groups(word, &needed()?)?,
+            Setting::SquashToUid => self.owners.squash_users(word, &needed()?)?,
+            Setting::SquashToGid => self.owners.squash_groups(word, &needed()?)?,
             Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
             Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
             Setting::Io => self.serve.io = io_mode(choice(word, &needed()?)?),
@@ -274,10 +274,10 @@ impl Draft {
             self.cache_size = size("--cache-size", text)?;
         }
         if let Some(map) = &args.uid_map {
-            self.identity.map_users("--uid-map", map)?;
+            self.owners.map_users("--uid-map", map)?;
         }
         if let Some(map) = &args.gid_map {
-            self.identity.map_groups("--gid-map", map)?;
+            self.owners.map_groups("--gid-map", map)?;
         }
         if let Some(io) = args.io {
             self.serve.io = io_mode(io);
@@ -370,7 +370,7 @@ impl Draft {
                 upper,
                 read_only,
                 changing_layers: self.serve.expects_changes(),
-                ids: self.identity.finish(),
+                ids: self.owners.finish(),
                 cache_size: self.cache_size,
             },
             mountpoint,

@@ -75,11 +75,16 @@ impl Linger {
         self.soon.store(before - before / 8 + now / 8, Relaxed);
     }
 
+    /// Whether the next request may be expected soon, and was not waited for in vain lately.
+    fn pays(&self, now: u64) -> bool {
+        self.soon.load(Relaxed) >= OFTEN && now >= self.not_before.load(Relaxed)
+    }
+
     /// A turn ends: looks out until `is_there`, if the next request may be expected soon.
     pub(super) fn look_out(&self, alone: bool, is_there: impl Fn() -> bool) {
         let ended = self.now();
         self.ended.store(ended, Relaxed);
-        if !alone || self.soon.load(Relaxed) < OFTEN || ended < self.not_before.load(Relaxed) {
+        if !alone || !self.pays(ended) {
             return;
         }
         while !is_there() {
@@ -160,15 +165,18 @@ mod tests {
         for _ in 0..LUCK {
             linger.look_out(true, || true);
         }
-        let mut tries = 0;
-        while looks(&linger, true) > 0 {
-            tries += 1;
+        for _ in 0..(LUCK / VAIN + 1) {
+            assert!(linger.pays(0), "once is no sign");
+            linger.note_failure(0);
         }
-        assert!((2..=20).contains(&tries), "{tries}");
-        std::thread::sleep(PAUSE.start);
-        assert!(looks(&linger, true) > 0, "tries again");
-        while looks(&linger, true) > 0 {}
-        std::thread::sleep(PAUSE.start);
-        assert_eq!(looks(&linger, true), 0, "but later each time");
+        let pause = nanos(PAUSE.start);
+        assert!(!linger.pays(pause - 1) && linger.pays(pause), "tries again");
+        for _ in 0..=1 {
+            linger.note_failure(pause);
+        }
+        assert!(
+            !linger.pays(3 * pause - 1) && linger.pays(3 * pause),
+            "but later each time"
+        );
     }
 }

@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
 use crate::attr::Attr;
 use crate::error::{Errno, Result, WhileDoing};
+use crate::marker::acl;
 use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 
@@ -236,10 +237,40 @@ impl Place {
 /// `EIO`, with the reason.
 pub fn refuse_metacopy(file: &OwnedFd) -> Result<()> {
     let mut names = [0u8; 4096];
-    let Ok(len @ 1..) = rustix::fs::flistxattr(file, &mut names[..]) else {
-        return Ok(());
-    };
-    refuse_metacopy_named(&split_names(names.get(..len).unwrap_or_default()))
+    match rustix::fs::flistxattr(file, &mut names[..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Ok(len) => refuse_metacopy_named(&split_names(names.get(..len).unwrap_or_default())),
+        Err(Errno::RANGE | Errno::TOOBIG) => {
+            let is =
+                has_marker(file.as_fd(), Marker::Metacopy).while_doing(|| "look for markers")?;
+            refuse_if_metacopy(is)
+        }
+        Err(e) => Err(e).while_doing(|| "list attributes of a file"),
+    }
+}
+
+/// Whether an object with more attributes than one cares to list has a marker, in any namespace.
+///
+/// # Errors
+/// Those of getxattr(2), other than that it is not there.
+pub(super) fn has_marker(fd: BorrowedFd<'_>, marker: Marker) -> Result<bool, Errno> {
+    for namespace in Namespace::ALL {
+        match rustix::fs::fgetxattr_query(fd, namespace.name(marker)) {
+            Ok(_) => return Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
+}
+
+fn refuse_if_metacopy(is: bool) -> Result<()> {
+    if is {
+        return Err(Errno::IO).while_doing(
+            || "the file is a metadata-only copy (overlay.metacopy), which is not supported",
+        );
+    }
+    Ok(())
 }
 
 /// The same for who has the names of all attributes of the file.
@@ -252,18 +283,13 @@ pub fn refuse_metacopy_named(names: &[NameBuf]) -> Result<()> {
             .iter()
             .any(|ns| **name == *ns.name(Marker::Metacopy).as_bytes())
     };
-    if names.iter().any(is) {
-        return Err(Errno::IO).while_doing(
-            || "the file is a metadata-only copy (overlay.metacopy), which is not supported",
-        );
-    }
-    Ok(())
+    refuse_if_metacopy(names.iter().any(is))
 }
 
 /// Whether the filesystem of an object has access control lists.
 pub fn supports_acl(place: &Place) -> bool {
     let (path, _) = place.proc_path();
-    let got = rustix::fs::getxattr_query(&*path, "system.posix_acl_access");
+    let got = rustix::fs::getxattr_query(&*path, acl::ACCESS);
     matches!(got, Ok(_) | Err(Errno::NODATA))
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::place::{Stat, split_names};
+use super::place::{Stat, has_marker, split_names};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::opaque::{self, Opacity};
@@ -88,7 +88,7 @@ fn read_opacity(fd: BorrowedFd<'_>, listing: &mut Listing) -> Result<Opacity> {
     let len = match rustix::fs::flistxattr(fd, &mut buffer[..]) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Opacity::Clear),
         Ok(len) => Some(len),
-        Err(Errno::RANGE) => None, // more names than fit: ask for each marker
+        Err(Errno::RANGE | Errno::TOOBIG) => None, // more names than fit: ask for each marker
         Err(e) => return Err(e.into()),
     };
     let names = len.map(|len| split_names(buffer.get(..len).unwrap_or_default()));
@@ -99,10 +99,11 @@ fn read_opacity(fd: BorrowedFd<'_>, listing: &mut Listing) -> Result<Opacity> {
     listing.impure = Namespace::ALL
         .iter()
         .any(|namespace| present(namespace.name(Marker::Impure)));
-    if names.is_some() {
-        let redirect = |ns: &Namespace| present(ns.name(Marker::Redirect));
-        listing.redirected = Namespace::ALL.iter().any(redirect);
-    }
+    let redirect = |ns: &Namespace| present(ns.name(Marker::Redirect));
+    listing.redirected = match names {
+        Some(_) => Namespace::ALL.iter().any(redirect),
+        None => has_marker(fd, Marker::Redirect)?,
+    };
     let mut found = Opacity::Clear;
     for name in opaque::xattr_names()
         .into_iter()

@@ -10,7 +10,7 @@ const USER: u16 = 0x02;
 /// `ACL_GROUP`
 const GROUP: u16 = 0x08;
 
-/// Attributes that hold a list.
+/// The list of who may do what with an object.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The one that new objects in a directory inherit.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";

@@ -61,7 +61,7 @@ impl Union {
                 let mut value = result?;
                 if is_acl(name) && !self.ids.is_identity() {
                     let IdMaps { users, groups } = &self.ids;
-                    acl::map_ids(&mut value, |id| users.shown(id), |id| groups.shown(id));
+                    acl::map_ids(&mut value, |id| users.named(id), |id| groups.named(id));
                 }
                 Ok(value)
             }

@@ -184,7 +184,8 @@ fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
 }
 
 /// Copies the first `len` bytes of `from` to `to`, which is empty, and gives it that size. Shares
-/// the blocks where the filesystem can, leaves holes as holes. `copied` is told of each part.
+/// the blocks where the filesystem can, leaves holes as holes. `copied` is told of each part but the
+/// last, behind which the caller goes on.
 ///
 /// # Errors
 /// Those of either file.
@@ -219,7 +220,9 @@ fn copy_data(
         while part < end {
             let next = end.min(part + PART);
             copy_range(from, to, part, next)?;
-            copied(part..next);
+            if next < len {
+                copied(part..next);
+            }
             part = next;
         }
         at = end;

@@ -17,6 +17,7 @@ use super::probe::{Abilities, probe_reflink, probe_unnamed};
 use super::safety::Safety;
 use crate::error::{Errno, SetupError};
 use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
+use crate::marker::acl;
 use crate::marker::whiteout::Dialect;
 use crate::marker::xattr::Namespace;
 use crate::name::{Name, NameBuf};
@@ -170,7 +171,7 @@ fn open_both(upper: &Path, work: &Path) -> Result<(OwnedFd, OwnedFd, bool), Setu
 /// What the workdir inherited is not to be passed on to everything built in it.
 fn drop_acls(work: &Arc<OwnedFd>) {
     let (path, _) = Place::Fd(Arc::clone(work)).proc_path();
-    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+    for name in [acl::DEFAULT, acl::ACCESS] {
         match rustix::fs::removexattr(&*path, name) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(e) => tracing::warn!("the workdir keeps an inherited ACL: {e}"),

@@ -161,6 +161,36 @@ fn redirects_are_eperm_and_metacopies_eio() {
     fails!(sys::append(lab.at("copy"), b"x"), EIO);
 }
 
+/// Of a filesystem that holds so many: ext4 has no room for them.
+#[test]
+fn markers_among_many_attributes_are_noticed() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    sys::chmod(memory.path(), 0o755).unwrap();
+    let lower = memory.path().join("lower");
+    crate::kit::plant(
+        &lower,
+        "d moved trusted.overlay.redirect=/old\nf copy size=4 trusted.overlay.metacopy=\n\
+         d d\nf f text",
+    );
+    for name in ["moved", "copy", "d", "f"] {
+        for n in 0..100 {
+            let attribute = format!("trusted.{n}.{}", "x".repeat(80));
+            sys::setxattr(lower.join(name), &attribute, b"", 0).unwrap();
+        }
+    }
+    let lab = Lab::new()
+        .lower_at(&lower)
+        .lower("f old/f text\nf copy text");
+    let lab = lab.upper("").mount();
+    fails!(sys::list(lab.at("moved")), EPERM);
+    fails!(sys::get(lab.at("copy")), EIO);
+    assert_eq!(sys::text(lab.at("f")), "text");
+    assert!(sys::names(lab.at("d")).is_empty());
+}
+
 /// The longest name must leave room for `.wh.`.
 #[test]
 fn names_are_shorter_where_deletions_are_files() {

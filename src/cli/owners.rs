@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 
 use super::failure::Failure;
-use crate::ids::{IdMap, IdMaps, overflow_gid, overflow_uid};
+use crate::ids::{IdMap, IdMaps};
+
+/// The id of owners that cannot be shown, unless the kernel has another one.
+const OVERFLOW: u32 = 65534;
 
 /// Everything said so far; the last word about each counts.
 #[derive(Debug, Default)]
-pub(crate) struct Identity {
+pub(crate) struct Owners {
     users: Option<IdMap>,
     groups: Option<IdMap>,
     to_root: bool,
@@ -15,16 +18,16 @@ pub(crate) struct Identity {
     to_group: Option<u32>,
 }
 
-impl Identity {
+impl Owners {
     /// `uidmapping=`, `--uid-map`.
     pub(crate) fn map_users(&mut self, word: &str, value: &OsStr) -> Result<(), Failure> {
-        self.users = Some(map(word, value, overflow_uid())?);
+        self.users = Some(map(word, value, overflow("overflowuid"))?);
         Ok(())
     }
 
     /// `gidmapping=`, `--gid-map`.
     pub(crate) fn map_groups(&mut self, word: &str, value: &OsStr) -> Result<(), Failure> {
-        self.groups = Some(map(word, value, overflow_gid())?);
+        self.groups = Some(map(word, value, overflow("overflowgid"))?);
         Ok(())
     }
 
@@ -59,6 +62,14 @@ impl Identity {
     }
 }
 
+/// The id that the kernel shows for owners that cannot be shown: the kernel is asked, no layer.
+fn overflow(file: &str) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/sys/kernel/{file}"));
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(OVERFLOW)
+}
+
 fn map(word: &str, value: &OsStr, overflow: u32) -> Result<IdMap, Failure> {
     IdMap::parse(&value.to_string_lossy(), overflow).map_err(|why| {
         Failure::Usage(format!(
@@ -83,8 +94,8 @@ mod tests {
 
     #[test]
     fn what_counts_before_what() {
-        let mut all = Identity::default();
-        assert!(Identity::default().finish().is_identity());
+        let mut all = Owners::default();
+        assert!(Owners::default().finish().is_identity());
         all.map_users("m", OsStr::new(":0:1000:10")).unwrap();
         all.squash_to_root(true);
         all.squash_groups("g", OsStr::new("7")).unwrap();
@@ -95,17 +106,21 @@ mod tests {
 
     #[test]
     fn complaints_name_the_option() {
-        let mut all = Identity::default();
-        for bad in [
-            all.map_users("uidmapping", OsStr::new("0:1")),
-            all.squash_users("squash_to_uid", OsStr::new("root")),
-            all.squash_groups("squash_to_gid", OsStr::new("4294967295")),
+        let mut all = Owners::default();
+        for (word, bad) in [
+            ("uidmapping", all.map_users("uidmapping", OsStr::new("0:1"))),
+            ("--gid-map", all.map_groups("--gid-map", OsStr::new("x"))),
+            (
+                "squash_to_uid",
+                all.squash_users("squash_to_uid", OsStr::new("root")),
+            ),
+            (
+                "squash_to_gid",
+                all.squash_groups("squash_to_gid", OsStr::new("4294967295")),
+            ),
         ] {
             let said = format!("{:?}", bad.unwrap_err());
-            assert!(
-                said.contains("uidmapping") || said.contains("squash_to_"),
-                "{said}"
-            );
+            assert!(said.contains(word), "{said}");
         }
     }
 }
