@@ -9,8 +9,10 @@
 )]
 #![allow(clippy::undocumented_unsafe_blocks, clippy::missing_panics_doc)]
 
+pub mod apply;
 mod lab;
 mod layer;
+pub mod operation;
 mod scratch;
 pub mod snapshot;
 mod subject;

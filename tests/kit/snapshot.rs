@@ -56,7 +56,8 @@ pub fn show(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-fn digest(data: &[u8]) -> String {
+/// Start and hash of a content.
+pub fn digest(data: &[u8]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in data {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);

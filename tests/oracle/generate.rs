@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::apply::SLOTS;
+use crate::kit::apply::SLOTS;
+use crate::kit::operation::{Bytes, Op, Outcome};
 use crate::kit::{Snapshot, acl};
-use crate::operation::{Bytes, Op, Outcome};
 
 const XATTRS: [&str; 7] = [
     "user.a",

@@ -16,10 +16,9 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
-mod apply;
+mod deviation;
 mod generate;
 mod layers;
-mod operation;
 mod run;
 
 use kit::{Look, Subject, snapshot, sys};
@@ -108,7 +107,7 @@ fn kernel_against_kernel() {
     let tally = run(&plan(Subject::Kernel, 7, 4000));
     assert_eq!(
         tally.len(),
-        operation::KINDS,
+        kit::operation::KINDS,
         "kinds of operations that were tried: {tally:#?}"
     );
     for (kind, (worked, failed)) in tally {

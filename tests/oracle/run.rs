@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::apply::Side;
+use crate::deviation::DEVIATIONS;
 use crate::generate::Generator;
+use crate::kit::apply::Side;
+use crate::kit::operation::{Op, Outcome};
 use crate::kit::snapshot::{self, Look, Reading};
 use crate::kit::{Lab, Subject};
 use crate::layers;
-use crate::operation::{DEVIATIONS, Op, Outcome};
 
 /// Operations between two comparisons of the whole trees.
 const COMPARE_EVERY: u64 = 300;

@@ -1,17 +1,17 @@
-//! Carries an operation out on one side.
+//! Carries an operation out on a mounted union.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::kit::snapshot::show;
-use crate::kit::sys::{self, Errno, Map, Res, Stat};
-use crate::operation::{Bytes, Op, Outcome};
+use super::operation::{Bytes, Op, Outcome};
+use super::snapshot::show;
+use super::sys::{self, Errno, Map, Res, Stat};
 
 pub const SLOTS: usize = 8;
 
-/// One of the two unions.
+/// One union, with the files that are open in it.
 pub struct Side {
     pub root: PathBuf,
     pub slots: [Option<OwnedFd>; SLOTS],
@@ -235,7 +235,8 @@ fn nothing(done: Res<()>) -> Res<usize> {
     done.map(|()| 0)
 }
 
-fn data(bytes: Bytes) -> Vec<u8> {
+/// The bytes themselves.
+pub fn data(bytes: Bytes) -> Vec<u8> {
     sys::pattern(bytes.seed, bytes.len)
 }
 
@@ -245,6 +246,7 @@ fn list_xattrs(path: &Path) -> Outcome {
         let value = sys::getxattr(path, OsStr::from_bytes(&name))?;
         lines.push(format!("{}={}", show(&name), show(&value)));
     }
+    lines.sort();
     Ok(lines.join(" "))
 }
 
@@ -262,7 +264,8 @@ fn map_write(fd: &OwnedFd, offset: usize, bytes: Bytes) -> Res<()> {
     map.sync()
 }
 
-fn checksum(data: &[u8]) -> String {
+/// What a read answers: its length, and a sum of its bytes.
+pub fn checksum(data: &[u8]) -> String {
     let sum = data.iter().fold(7_u64, |sum, byte| {
         (sum ^ u64::from(*byte))
             .wrapping_mul(0x0100_0000_01b3)
