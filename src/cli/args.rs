@@ -141,6 +141,9 @@ pub(crate) struct MountArgs {
     /// Options of overlayfs, mount(8) and fuse-overlayfs (see below)
     #[arg(short = 'o', value_name = "KEY[=VALUE],...", action = clap::ArgAction::Append)]
     pub(crate) options: Vec<OsString>,
+    /// Arguments of other programs' making that nobody knows.
+    #[arg(skip)]
+    pub(crate) unknown: Vec<OsString>,
     /// Where to mount: an existing directory
     #[arg(value_name = "MOUNTPOINT", num_args = 0..=2)]
     pub(crate) operands: Vec<OsString>,

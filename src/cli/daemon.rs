@@ -19,14 +19,15 @@ use rustix::process::{
 
 use super::check;
 use super::failure::{Failure, reason};
-use super::logging;
+use super::logging::{self, Log};
 use super::mount::{Mounted, Mounter};
 use super::options;
 use super::plan::MountPlan;
+use super::render;
 use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, Server};
-use crate::ops::{Config, Inspect, Union, WhiteoutChoice};
+use crate::ops::{Config, Durability, Inspect, Union, WhiteoutChoice};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
 
@@ -34,9 +35,12 @@ use crate::sys::signal::{self, Blocked};
 /// it is unmounted.
 pub(crate) fn start(mut plan: MountPlan) -> Result<ExitCode, Failure> {
     check::check(&mut plan)?;
-    logging::start(&plan.log, plan.foreground)?;
+    let log = logging::start(&plan.log, plan.foreground)?;
+    for note in &plan.warnings {
+        tracing::info!("{note}");
+    }
     if plan.foreground {
-        return bring_up(&plan)?.settle()?.serve();
+        return bring_up(&plan)?.settle(log)?.serve();
     }
     let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|e| Failure::new(format!("cannot make a pipe: {}", reason(e))))?;
@@ -48,7 +52,7 @@ pub(crate) fn start(mut plan: MountPlan) -> Result<ExitCode, Failure> {
         }
         Forked::Child => {
             drop(read_end);
-            Ok(in_background(&plan, write_end))
+            Ok(in_background(&plan, log, write_end))
         }
     }
 }
@@ -78,7 +82,7 @@ fn wait_for_report(read_end: OwnedFd, child: Pid) -> Result<ExitCode, Failure> {
     )))
 }
 
-fn in_background(plan: &MountPlan, report: OwnedFd) -> ExitCode {
+fn in_background(plan: &MountPlan, log: Log, report: OwnedFd) -> ExitCode {
     best_effort("setsid", setsid());
     let mut report = std::fs::File::from(report);
     let complain = |report: &mut std::fs::File, failure: &Failure| {
@@ -94,7 +98,7 @@ fn in_background(plan: &MountPlan, report: OwnedFd) -> ExitCode {
         return ExitCode::FAILURE;
     }
     drop(report);
-    match running.settle().and_then(Running::serve) {
+    match running.settle(log).and_then(Running::serve) {
         Ok(code) => code,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -131,13 +135,20 @@ struct Ready {
 
 impl Ready {
     /// From here on the mount stays until somebody unmounts it.
-    fn settle(self) -> Result<Running, Failure> {
+    fn settle(self, log: Log) -> Result<Running, Failure> {
         let Some(mounted) = self.pending.settle() else {
             return Err(Failure::new("the mount is gone already"));
         };
         let mounted = Arc::new(mounted);
         super::readahead::raise(mounted.path());
-        shutdown::watch(self.signals, Arc::clone(&mounted), Arc::clone(&self.union))
+        let statistics = self.server.statistics();
+        let report = move || log.print(&render::stats(&statistics()));
+        let watched = shutdown::Watched {
+            mounted: Arc::clone(&mounted),
+            union: Arc::clone(&self.union),
+            report: Box::new(report),
+        };
+        shutdown::watch(self.signals, watched)
             .map_err(|e| Failure::new(format!("cannot start a thread: {}", reason(e))))?;
         Ok(Running {
             mounted,
@@ -174,7 +185,7 @@ impl Running {
 }
 
 fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
-    let signals = Blocked::new(&[Signal::TERM, Signal::INT])
+    let signals = Blocked::new(&[Signal::TERM, Signal::INT, Signal::USR1])
         .map_err(|e| Failure::new(format!("cannot block signals: {}", reason(e))))?;
     for signal in [Signal::HUP, Signal::PIPE] {
         best_effort("ignore a signal", signal::ignore(signal));
@@ -218,6 +229,7 @@ fn inspect(plan: &MountPlan) -> Inspect {
         mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
         source: plan.source.to_string_lossy().into_owned(),
         options: options_in_force(plan),
+        notes: plan.warnings.clone(),
         layers: Vec::new(),
     }
 }
@@ -266,9 +278,15 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
             WhiteoutChoice::CharDev => "chardev",
             WhiteoutChoice::Xattr => "xattr",
             WhiteoutChoice::File => "file",
+            WhiteoutChoice::Found => "found",
+            WhiteoutChoice::PreferFile => "prefer-file",
         };
         add(true, format!("whiteout={form}"));
-        add(upper.volatile, "volatile".to_owned());
+        match upper.durability {
+            Durability::Synced => {}
+            Durability::Unsynced => add(true, "fsync=0".to_owned()),
+            Durability::Volatile => add(true, "volatile".to_owned()),
+        }
     }
     add(plan.allow_other, "allow_other".to_owned());
     all

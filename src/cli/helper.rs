@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::args::MountArgs;
+use super::args::{LogLevel, MountArgs};
 use super::failure::Failure;
 use super::plan::Personality;
 
@@ -45,25 +45,36 @@ pub(crate) fn parse(args: &[OsString], who: Personality) -> Result<Request, Fail
             b"-h" | b"--help" => return Ok(Request::Help),
             b"-V" | b"--version" => return Ok(Request::Version),
             b"--foreground" => out.foreground = true,
-            b"--debug" => {}
-            [b'-', b'-', ..] => return Err(unknown(arg)),
-            [_, flags @ ..] => {
-                take_flags(flags, &mut args, &mut out, who).ok_or_else(|| unknown(arg))??;
-            }
+            b"--debug" => debug(&mut out),
+            [b'-', b'-', ..] => unknown(arg, &mut out, who)?,
+            [_, flags @ ..] => match take_flags(flags, &mut args, &mut out, who) {
+                Some(taken) => taken?,
+                None => unknown(arg, &mut out, who)?,
+            },
             [] => {}
         }
     }
-    if out.operands.len() > 2 || (who == Personality::Helper && out.operands.len() != 2) {
-        return Err(Failure::Usage(match who {
-            Personality::Helper => "expected: SOURCE MOUNTPOINT [-o OPTIONS]".to_owned(),
-            _ => "expected: -o OPTIONS MOUNTPOINT".to_owned(),
-        }));
+    if who == Personality::Helper && out.operands.len() != 2 {
+        return Err(Failure::Usage(
+            "expected: SOURCE MOUNTPOINT [-o OPTIONS]".to_owned(),
+        ));
     }
     Ok(Request::Mount(Box::new(out)))
 }
 
-fn unknown(arg: &OsStr) -> Failure {
-    Failure::Usage(format!("unknown option {arg:?}"))
+/// Engines may pass what only another version of fuse-overlayfs knows, and it goes on.
+fn unknown(arg: &OsString, out: &mut MountArgs, who: Personality) -> Result<(), Failure> {
+    if who != Personality::FuseOverlayfs {
+        return Err(Failure::Usage(format!("unknown option {arg:?}")));
+    }
+    out.unknown.push(arg.clone());
+    Ok(())
+}
+
+/// As in libfuse, `-d` stays in the foreground.
+fn debug(out: &mut MountArgs) {
+    out.log = Some(LogLevel::Debug);
+    out.foreground = true;
 }
 
 /// One argument of single-letter flags (`-fn`, `-oX`); `None` if a letter is unknown.
@@ -94,7 +105,9 @@ fn take_flags(
             (b'f', Personality::FuseOverlayfs) => out.foreground = true,
             // mount(8): sloppy, fake, no mtab, verbose; mount -f does not get as far as a helper.
             (b's' | b'f' | b'n' | b'v', Personality::Helper) => {}
-            (b'd', Personality::FuseOverlayfs) => {}
+            (b'd', Personality::FuseOverlayfs) => debug(out),
+            // libfuse: one thread. Any number gives the same answers.
+            (b's', Personality::FuseOverlayfs) => {}
             _ => return None,
         }
     }
@@ -150,6 +163,8 @@ mod tests {
                 &["lowerdir=/l,dev"],
             ),
             (overlayfs, "-f -o x /mnt", &["/mnt"], &["x"]),
+            (overlayfs, "-x --new -o x -oy /mnt", &["/mnt"], &["x", "y"]),
+            (overlayfs, "a b /mnt -o x", &["a", "b", "/mnt"], &["x"]),
         ];
         for (who, line, operands, options) in table {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -168,7 +183,7 @@ mod tests {
             (Personality::Helper, "a b c"),
             (Personality::Helper, "a b -x"),
             (Personality::Helper, "a b -o"),
-            (Personality::FuseOverlayfs, "--frobnicate /mnt"),
+            (Personality::FuseOverlayfs, "/mnt -o"),
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert!(

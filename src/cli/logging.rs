@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::sync::Mutex;
 
 use tracing::level_filters::LevelFilter;
@@ -15,8 +16,26 @@ use super::failure::{Failure, reason};
 use super::plan::LogPlan;
 use crate::error::best_effort;
 
+/// Where log lines go, for what is asked for and no matter of level.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// `None`: stderr.
+    file: Option<File>,
+}
+
+impl Log {
+    /// Writes `text` there.
+    pub(crate) fn print(&self, text: &str) {
+        let written = match &self.file {
+            Some(file) => (&*file).write_all(text.as_bytes()),
+            None => std::io::stderr().write_all(text.as_bytes()),
+        };
+        best_effort("print to the log", written);
+    }
+}
+
 /// Starts logging. Called before the process forks and changes its directory.
-pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<(), Failure> {
+pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<Log, Failure> {
     let level = match plan.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -24,20 +43,18 @@ pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<(), Failure> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let result = match &plan.file {
-        Some(path) => {
-            let file = open(path).map_err(|e| {
-                Failure::new(format!(
-                    "cannot open log file {path:?}: {} (choose another --log-file)",
-                    reason(e)
-                ))
-            })?;
-            tracing_subscriber::fmt()
-                .with_max_level(level)
-                .with_ansi(false)
-                .with_writer(Mutex::new(file))
-                .try_init()
-        }
+    let file = match &plan.file {
+        Some(path) => Some(open(path)?),
+        None => None,
+    };
+    let copy = file.as_ref().map(File::try_clone).transpose();
+    let copy = copy.map_err(|e| Failure::new(format!("cannot log: {}", reason(e))))?;
+    let result = match copy {
+        Some(file) => tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(Mutex::new(file))
+            .try_init(),
         // In the background stderr becomes /dev/null: only what happens until then can be seen,
         // and nothing is worth formatting later but a warning.
         None => tracing_subscriber::fmt()
@@ -51,11 +68,17 @@ pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<(), Failure> {
             .try_init(),
     };
     best_effort("start logging", result);
-    Ok(())
+    Ok(Log { file })
 }
 
-fn open(path: &std::path::Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+fn open(path: &std::path::Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|e| {
+        Failure::new(format!(
+            "cannot open log file {path:?}: {} (choose another --log-file)",
+            reason(e)
+        ))
+    })
 }
 
 /// `unionmount: warning: MESSAGE`, as the program's own complaints look.

@@ -5,8 +5,10 @@
 
 mod args;
 mod check;
+mod compat;
 mod control;
 mod daemon;
+mod environment;
 mod failure;
 mod fusermount;
 mod helper;
@@ -33,9 +35,12 @@ use clap::Parser;
 
 use args::{Cli, Control, MountArgs, QueryArgs};
 use control::Target;
+use environment::Environment;
 use failure::{Failure, reason};
 use helper::Request;
 use plan::{Personality, Plan};
+
+pub use compat::tables as option_tables;
 
 /// Runs the program with `args` (the name it was called under first).
 pub fn run(args: Vec<OsString>) -> ExitCode {
@@ -76,18 +81,35 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 fn foreign(args: &[OsString], who: Personality) -> Result<ExitCode, Failure> {
     match helper::parse(args, who)? {
         Request::Mount(args) => mount(*args, who),
-        Request::Version => print(concat!("unionmount ", env!("CARGO_PKG_VERSION"), "\n")),
+        // Engines show the first line to people as it is.
+        Request::Version => print(match who {
+            Personality::FuseOverlayfs => {
+                concat!(
+                    "fuse-overlayfs: unionmount ",
+                    env!("CARGO_PKG_VERSION"),
+                    "\n"
+                )
+            }
+            _ => concat!("unionmount ", env!("CARGO_PKG_VERSION"), "\n"),
+        }),
         Request::Help => print(match who {
-            Personality::FuseOverlayfs => "Usage: fuse-overlayfs [-f] -o OPTIONS MOUNTPOINT\n",
+            Personality::FuseOverlayfs => "Usage: fuse-overlayfs [-fd] -o OPTIONS MOUNTPOINT\n",
             _ => "Usage: mount.fuse.unionmount SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS]\n",
         }),
     }
 }
 
 fn mount(args: MountArgs, who: Personality) -> Result<ExitCode, Failure> {
-    match plan::plan(args, who)? {
+    let environment = match who {
+        Personality::FuseOverlayfs => Environment::read(),
+        Personality::Plain | Personality::Helper => Environment::default(),
+    };
+    match plan::plan(args, who, environment)? {
         Plan::Mount(plan) => {
-            warn(&plan.warnings);
+            // Engines take anything on stderr for a failure, or show it to people who gave no option.
+            if who != Personality::FuseOverlayfs {
+                warn(&plan.warnings);
+            }
             daemon::start(*plan)
         }
         Plan::Remount(plan) => {

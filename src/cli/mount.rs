@@ -101,12 +101,13 @@ fn open_device() -> Result<OwnedFd, Failure> {
 
 fn mount_ourselves(plan: &MountPlan, device: &OwnedFd) -> Result<(), Failure> {
     // Root lets everybody in, as every other filesystem does; the kernel checks permissions.
-    let data = format!(
+    let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
         device.as_raw_fd(),
         geteuid().as_raw(),
         getegid().as_raw()
     );
+    data.push_str(&labels(plan, has_selinux()));
     let fail = |why: String| Failure::new(format!("cannot mount on {:?}: {why}", plan.mountpoint));
     let data = CString::new(data).map_err(|e| fail(e.to_string()))?;
     let flags = plan.flags.apply(MountFlags::empty());
@@ -130,6 +131,18 @@ fn mount_ourselves(plan: &MountPlan, device: &OwnedFd) -> Result<(), Failure> {
     })
 }
 
+/// Whether the kernel labels files for SELinux; without it mount(2) does not know these options.
+fn has_selinux() -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.lines().any(|line| line.ends_with("\tselinuxfs"))
+}
+
+/// The SELinux labels of the plan, each behind a comma.
+fn labels(plan: &MountPlan, selinux: bool) -> String {
+    let labels = plan.labels.iter().filter(|_| selinux);
+    labels.map(|label| format!(",{label}")).collect()
+}
+
 fn fusermount_options(plan: &MountPlan) -> OsString {
     let mut options = OsString::from("default_permissions,subtype=");
     options.push(plan.fs_type.strip_prefix("fuse.").unwrap_or(&plan.fs_type));
@@ -138,6 +151,7 @@ fn fusermount_options(plan: &MountPlan) -> OsString {
     if plan.allow_other {
         options.push(",allow_other");
     }
+    options.push(labels(plan, has_selinux()));
     let flags = plan.flags.apply(MountFlags::NOSUID | MountFlags::NODEV);
     for word in options::flag_words(flags) {
         options.push(",");
@@ -267,5 +281,29 @@ impl Drop for Pending {
         if let Some(mounted) = self.mounted.take() {
             best_effort("take back the mount", mounted.unmount(How::Lazy));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::MountArgs;
+    use crate::cli::environment::Environment;
+    use crate::cli::plan::{Personality, Plan, plan};
+
+    #[test]
+    fn labels_are_for_kernels_with_selinux() {
+        let args = MountArgs {
+            operands: vec!["/m".into()],
+            options: vec!["lowerdir=/l,context=\"a:b,c\",rootcontext=d".into()],
+            ..MountArgs::default()
+        };
+        let planned = plan(args, Personality::Plain, Environment::default());
+        let Ok(Plan::Mount(plan)) = planned else {
+            panic!("{planned:?}")
+        };
+        let want = ",context=\"a:b,c\",rootcontext=\"d\"";
+        assert_eq!(labels(&plan, true), want);
+        assert_eq!(labels(&plan, false), "");
     }
 }

@@ -11,8 +11,10 @@ pub(crate) enum Treatment {
     Set(MountFlags),
     /// Clears a flag of the mount.
     Clear(MountFlags),
-    /// Means nothing here, or what we do anyway.
+    /// Means nothing here, or what we do anyway: what, is said for the whole group.
     Accept,
+    /// The same, with a reason of its own.
+    Moot(&'static str),
     /// Would change something that we do not offer: say so once, go on.
     Warn(&'static str),
     /// Accepted with one of these values, a warning with any other.
@@ -48,18 +50,109 @@ pub(crate) enum Setting {
     Remount,
     Log,
     LogFile,
+    Debug,
+    Label,
+}
+
+impl Setting {
+    /// What it does, for the table in docs/COMPAT.md.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Setting::LowerDir => "`--lower`; `\\:` is a colon in a name, `\\,` a comma",
+            Setting::LowerDirAdd => "one more directory below those named before, colons and all",
+            Setting::UpperDir => "`--upper`",
+            Setting::WorkDir => "`--work`",
+            Setting::Volatile => "`--volatile`",
+            Setting::Fsync => "0: never sync, and leave no mark of that (`volatile` leaves one)",
+            Setting::Timeout => "`--timeout`; 1000000000 and more is for ever",
+            Setting::Threads => "`--threads`",
+            Setting::CacheSize => "`--cache-size`",
+            Setting::UidMap => "`--uid-map`; a leading colon does no harm",
+            Setting::GidMap => "`--gid-map`; the same",
+            Setting::SquashToRoot => "all is shown as owned by root",
+            Setting::SquashToUid => "all is shown as owned by this user",
+            Setting::SquashToGid => "all is shown as owned by this group",
+            Setting::Writeback => "`--writeback`; off unless said, in fuse-overlayfs on",
+            Setting::Whiteout => "`--whiteout`",
+            Setting::Io => "`--io`",
+            Setting::AllowOther => "`--allow-other`",
+            Setting::FsName => "what mountinfo shows as the source",
+            Setting::Remount => "changes the flags of an existing mount",
+            Setting::Log => "`--log`",
+            Setting::LogFile => "`--log-file`",
+            Setting::Debug => "`--foreground --log debug`",
+            Setting::Label => "handed to mount(2) where the kernel has SELinux; nothing elsewhere",
+        }
+    }
 }
 
 use Setting as S;
-use Treatment::{Accept, Clear, Ours, Refuse, RefuseUnless, Set, Warn, WarnUnless};
+use Treatment::{Accept, Clear, Moot, Ours, Refuse, RefuseUnless, Set, Warn, WarnUnless};
+
+/// A word and how it is taken.
+type Row = (&'static str, Treatment);
+
+/// Words of one origin.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Who speaks them.
+    pub(crate) title: &'static str,
+    /// Why those that are only accepted do no harm.
+    pub(crate) accepted: &'static str,
+    pub(crate) rows: &'static [Row],
+}
+
+/// Every word there is, by who speaks it; a word stands here once.
+pub(crate) const GROUPS: &[Group] = &[
+    Group {
+        title: "unionmount and overlayfs: layers and behaviour",
+        accepted: "",
+        rows: OURS,
+    },
+    Group {
+        title: "mount(8): flags of the mount",
+        accepted: "",
+        rows: FLAGS,
+    },
+    Group {
+        title: "mount(8): words for itself",
+        accepted: "mount(8) acts on it, or filesystems of another kind",
+        rows: FSTAB,
+    },
+    Group {
+        title: "Propagation and bind mounts",
+        accepted: "set after the mount, by who wants it",
+        rows: PROPAGATION,
+    },
+    Group {
+        title: "SELinux",
+        accepted: "shown in mountinfo, nothing to ask for",
+        rows: LABELS,
+    },
+    Group {
+        title: "Kernel overlayfs",
+        accepted: "is so here in any case",
+        rows: OVERLAYFS,
+    },
+    Group {
+        title: "fuse-overlayfs",
+        accepted: "a way to be faster there; not needed here",
+        rows: FUSE_OVERLAYFS,
+    },
+    Group {
+        title: "libfuse, and what the kernel shows of a FUSE mount",
+        accepted: "agreed on with the kernel, or not needed",
+        rows: LIBFUSE,
+    },
+];
 
 const OWNERS: &str = "owners in attributes are not read, so files would be shown with wrong ones";
-const PLUGINS: &str = "layer plug-ins are not supported, so their layers would be missing";
+/// Why layers of plug-ins are refused.
+pub(crate) const PLUGINS: &str =
+    "layer plug-ins are not supported, so their layers would be missing";
 const MOVED: &str = "renaming a directory of a lower gives EXDEV, and redirects are not followed";
 
-/// Sorted by who speaks the word; a word stands here once.
-const TABLE: &[(&str, Treatment)] = &[
-    // Ours, with the spellings of overlayfs where it has one.
+const OURS: &[Row] = &[
     ("lowerdir", Ours(S::LowerDir)),
     ("lowerdir+", Ours(S::LowerDirAdd)),
     ("upperdir", Ours(S::UpperDir)),
@@ -77,7 +170,9 @@ const TABLE: &[(&str, Treatment)] = &[
     ("remount", Ours(S::Remount)),
     ("log", Ours(S::Log)),
     ("log-file", Ours(S::LogFile)),
-    // mount(8): flags.
+];
+
+const FLAGS: &[Row] = &[
     ("ro", Set(MountFlags::RDONLY)),
     ("rw", Clear(MountFlags::RDONLY)),
     ("nosuid", Set(MountFlags::NOSUID)),
@@ -103,7 +198,9 @@ const TABLE: &[(&str, Treatment)] = &[
     ("loud", Clear(MountFlags::SILENT)),
     ("nosymfollow", Set(MountFlags::NOSYMFOLLOW)),
     ("symfollow", Clear(MountFlags::NOSYMFOLLOW)),
-    // mount(8): words for mount(8) itself, or for filesystems that keep versions and locks.
+];
+
+const FSTAB: &[Row] = &[
     ("defaults", Accept),
     ("auto", Accept),
     ("noauto", Accept),
@@ -124,7 +221,10 @@ const TABLE: &[(&str, Treatment)] = &[
     ("noiversion", Accept),
     ("mand", Accept),
     ("nomand", Accept),
-    // Propagation: what mount(8) sets after the mount; podman and buildah pass `private`.
+];
+
+/// What mount(8) sets after the mount; podman and buildah pass `private`.
+const PROPAGATION: &[Row] = &[
     ("private", Accept),
     ("rprivate", Accept),
     ("shared", Accept),
@@ -142,20 +242,30 @@ const TABLE: &[(&str, Treatment)] = &[
         Refuse("a union is not a bind mount: use mount --rbind"),
     ),
     ("move", Refuse("use mount --move")),
-    // SELinux labels: without SELinux they mean nothing; fuse-overlayfs ignores them too.
-    ("context", Accept),
-    ("fscontext", Accept),
-    ("defcontext", Accept),
-    ("rootcontext", Accept),
+];
+
+const LABELS: &[Row] = &[
+    ("context", Ours(S::Label)),
+    ("fscontext", Ours(S::Label)),
+    ("defcontext", Ours(S::Label)),
+    ("rootcontext", Ours(S::Label)),
     ("seclabel", Accept),
-    // Kernel overlayfs.
+];
+
+const OVERLAYFS: &[Row] = &[
     ("default_permissions", Accept),
-    ("userxattr", Accept),
-    ("xino", Accept),
-    ("index", Accept),
-    ("uuid", Accept),
-    ("override_creds", Accept),
-    ("nooverride_creds", Accept),
+    (
+        "userxattr",
+        Moot("markers of both namespaces are read, and written in the one that works"),
+    ),
+    (
+        "xino",
+        Moot("numbers are distinct across devices always, see docs/SEMANTICS.md"),
+    ),
+    ("index", Moot("hard links are indexed always")),
+    ("uuid", Moot("nothing here depends on it")),
+    ("override_creds", Moot("the daemon acts as itself")),
+    ("nooverride_creds", Moot("the daemon acts as itself")),
     ("redirect_dir", WarnUnless(&["off", "nofollow"], MOVED)),
     (
         "metacopy",
@@ -170,7 +280,9 @@ const TABLE: &[(&str, Treatment)] = &[
         RefuseUnless(&["off", "on"], "digests are not checked"),
     ),
     ("datadir+", Warn("data-only layers are not used")),
-    // fuse-overlayfs.
+];
+
+const FUSE_OVERLAYFS: &[Row] = &[
     ("uidmapping", Ours(S::UidMap)),
     ("gidmapping", Ours(S::GidMap)),
     ("squash_to_root", Ours(S::SquashToRoot)),
@@ -178,10 +290,13 @@ const TABLE: &[(&str, Treatment)] = &[
     ("squash_to_gid", Ours(S::SquashToGid)),
     ("xattr_permissions", RefuseUnless(&["0"], OWNERS)),
     ("plugins", Refuse(PLUGINS)),
-    ("threaded", Accept),
+    ("threaded", Moot("there are always several threads")),
     ("fast_ino", Accept),
     ("fast_ino_check", Accept),
-    ("static_nlink", Accept),
+    (
+        "static_nlink",
+        Moot("directories that lie in several layers have one link always"),
+    ),
     (
         "noacl",
         WarnUnless(&["0"], "access control lists stay in force"),
@@ -191,15 +306,20 @@ const TABLE: &[(&str, Treatment)] = &[
         WarnUnless(&["0"], "extended attributes stay visible"),
     ),
     ("ino32_t", Warn("inode numbers have 64 bits")),
-    ("debug", Accept),
-    // libfuse, and what the kernel shows of a FUSE mount in /proc/mounts.
+    ("debug", Ours(S::Debug)),
+];
+
+const LIBFUSE: &[Row] = &[
     ("allow_root", Warn("use allow_other")),
     (
         "auto_unmount",
         Warn("the mount stays if the daemon is killed: unionmount umount"),
     ),
-    ("subtype", Accept),
-    ("nonempty", Accept),
+    (
+        "subtype",
+        Moot("the type is `fuse.unionmount`, or `fuse.fuse-overlayfs` under that name"),
+    ),
+    ("nonempty", Moot("any directory may be mounted over")),
     ("kernel_cache", Accept),
     ("auto_cache", Accept),
     ("big_writes", Accept),
@@ -230,20 +350,21 @@ pub(crate) fn treatment(word: &str) -> Option<Treatment> {
     if ["x-", "X-"].iter().any(|prefix| word.starts_with(prefix)) {
         return Some(Accept);
     }
-    TABLE
-        .iter()
+    rows()
         .find(|(known, _)| *known == word)
         .map(|(_, treatment)| *treatment)
 }
 
+fn rows() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().flat_map(|group| group.rows)
+}
+
 /// The words for the flags in `flags`, for fusermount3 and for people.
 pub(crate) fn flag_words(flags: MountFlags) -> impl Iterator<Item = &'static str> {
-    TABLE
-        .iter()
-        .filter_map(move |(word, treatment)| match treatment {
-            Set(flag) if flags.contains(*flag) => Some(*word),
-            _ => None,
-        })
+    rows().filter_map(move |(word, treatment)| match treatment {
+        Set(flag) if flags.contains(*flag) => Some(*word),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -252,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_word_stands_in_the_table_once() {
-        let mut words: Vec<_> = TABLE.iter().map(|(word, _)| word).collect();
+        let mut words: Vec<_> = rows().map(|(word, _)| word).collect();
         let count = words.len();
         words.sort_unstable();
         words.dedup();

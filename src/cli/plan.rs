@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use rustix::mount::MountFlags;
 
 use super::args::{Io, LogLevel, MountArgs, Whiteout};
+use super::environment::Environment;
 use super::failure::Failure;
 use super::options::{self, Setting, Treatment};
 use super::owners::Owners;
 use super::values::{choice, dirs, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
-use crate::ops::{Config, UpperConfig, WhiteoutChoice};
+use crate::ops::{Config, Durability, UpperConfig, WhiteoutChoice};
 
 /// Under which name the program was called, and so whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +59,8 @@ pub(crate) struct MountPlan {
     pub(crate) serve: ServeOptions,
     pub(crate) foreground: bool,
     pub(crate) log: LogPlan,
+    /// `context="LABEL"` and the like, as mount(2) takes them where there is SELinux.
+    pub(crate) labels: Vec<String>,
     /// Things that were asked for and will not be done.
     pub(crate) warnings: Vec<String>,
 }
@@ -102,16 +105,28 @@ pub(crate) struct LogPlan {
 }
 
 /// Decides what `args` mean.
-pub(crate) fn plan(args: MountArgs, personality: Personality) -> Result<Plan, Failure> {
+pub(crate) fn plan(
+    args: MountArgs,
+    personality: Personality,
+    environment: Environment,
+) -> Result<Plan, Failure> {
     let mut draft = Draft::default();
     for text in &args.options {
         for (key, value) in words::split_options(text) {
-            draft.take_option(&key, value)?;
+            draft.take_option(&key, value, personality)?;
         }
     }
+    for unknown in &args.unknown {
+        draft.warn(&unknown.to_string_lossy(), UNKNOWN);
+    }
     draft.take_arguments(args, personality)?;
+    if personality == Personality::FuseOverlayfs {
+        draft.as_fuse_overlayfs(environment)?;
+    }
     draft.finish(personality)
 }
+
+const UNKNOWN: &str = "it is not known";
 
 /// What has been understood so far.
 #[derive(Debug)]
@@ -120,7 +135,7 @@ struct Draft {
     upper: Option<OsString>,
     work: Option<OsString>,
     whiteout: WhiteoutChoice,
-    volatile: bool,
+    durability: Durability,
     cache_size: u64,
     owners: Owners,
     serve: ServeOptions,
@@ -132,6 +147,7 @@ struct Draft {
     mountpoint: OsString,
     remount: bool,
     log: LogPlan,
+    labels: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -142,7 +158,7 @@ impl Default for Draft {
             upper: None,
             work: None,
             whiteout: WhiteoutChoice::Auto,
-            volatile: false,
+            durability: Durability::Synced,
             cache_size: Config::CACHE_SIZE,
             owners: Owners::default(),
             serve: ServeOptions::default(),
@@ -157,13 +173,19 @@ impl Default for Draft {
             mountpoint: OsString::new(),
             remount: false,
             log: LogPlan::default(),
+            labels: Vec::new(),
             warnings: Vec::new(),
         }
     }
 }
 
 impl Draft {
-    fn take_option(&mut self, key: &OsStr, value: Option<OsString>) -> Result<(), Failure> {
+    fn take_option(
+        &mut self,
+        key: &OsStr,
+        value: Option<OsString>,
+        who: Personality,
+    ) -> Result<(), Failure> {
         let word = key.to_string_lossy();
         // fuse-overlayfs has sync=0 for what mount(8) cannot mean by it.
         let treatment = match (word.as_ref(), &value) {
@@ -183,7 +205,7 @@ impl Draft {
             Some(Treatment::Ours(setting)) => return self.take_setting(&word, setting, value),
             Some(Treatment::Set(flag)) => self.flags.set(flag),
             Some(Treatment::Clear(flag)) => self.flags.clear(flag),
-            Some(Treatment::Accept) => {}
+            Some(Treatment::Accept | Treatment::Moot(_)) => {}
             Some(Treatment::Warn(why)) => self.warn(&shown, why),
             Some(Treatment::WarnUnless(allowed, why)) => {
                 if !is_one_of(allowed) {
@@ -196,6 +218,7 @@ impl Draft {
                     return Err(refused(&shown, why));
                 }
             }
+            None if who == Personality::FuseOverlayfs => self.warn(&shown, UNKNOWN),
             None => {
                 return Err(Failure::Usage(format!(
                     "unknown mount option {word:?} (unionmount --help lists the known ones)"
@@ -229,8 +252,12 @@ impl Draft {
             Setting::LowerDirAdd => self.lowers.push(words::unescape(&needed()?)),
             Setting::UpperDir => self.upper = Some(words::unescape(&needed()?)),
             Setting::WorkDir => self.work = Some(words::unescape(&needed()?)),
-            Setting::Volatile => self.volatile = true,
-            Setting::Fsync => self.volatile |= !switch(word, value.as_deref())?,
+            Setting::Volatile => self.durability = Durability::Volatile,
+            Setting::Fsync => {
+                if !switch(word, value.as_deref())? && self.durability == Durability::Synced {
+                    self.durability = Durability::Unsynced;
+                }
+            }
             Setting::Timeout => self.serve.timeout = timeout(word, &needed()?)?,
             Setting::Threads => self.serve.threads = Some(threads(word, &needed()?)?),
             Setting::CacheSize => self.cache_size = size(word, &needed()?)?,
@@ -250,6 +277,40 @@ impl Draft {
             Setting::Remount => self.remount = true,
             Setting::Log => self.log.level = choice(word, &needed()?)?,
             Setting::LogFile => self.log.file = Some(words::unescape(&needed()?).into()),
+            Setting::Debug => {
+                self.log.level = LogLevel::Debug;
+                self.foreground = true;
+            }
+            Setting::Label => self.labels.push(label(word, &needed()?)?),
+        }
+        Ok(())
+    }
+
+    /// The habits of fuse-overlayfs that its callers rely on without asking for them.
+    fn as_fuse_overlayfs(&mut self, environment: Environment) -> Result<(), Failure> {
+        if let Some(plugin) = self.lowers.iter().find(|lower| is_plugin(lower)) {
+            return Err(refused(&plugin.to_string_lossy(), options::PLUGINS));
+        }
+        if self.whiteout == WhiteoutChoice::Auto {
+            self.whiteout = match environment.wh_files {
+                true => WhiteoutChoice::PreferFile,
+                false => WhiteoutChoice::Found,
+            };
+        }
+        if environment.debug_log.is_some() && self.log.file.is_none() {
+            self.log = LogPlan {
+                level: LogLevel::Debug.max(self.log.level),
+                file: environment.debug_log,
+            };
+        }
+        // The engines take these words out of what they pass on.
+        let atime = MountFlags::RELATIME | MountFlags::STRICTATIME | MountFlags::NOATIME;
+        let said = self.flags.set | self.flags.clear;
+        if !said.contains(MountFlags::NODEV) {
+            self.flags.set |= MountFlags::NODEV;
+        }
+        if !said.intersects(atime) {
+            self.flags.set |= MountFlags::NOATIME;
         }
         Ok(())
     }
@@ -292,7 +353,9 @@ impl Draft {
             self.log.file = Some(file.into());
         }
         self.serve.writeback |= args.writeback;
-        self.volatile |= args.volatile;
+        if args.volatile {
+            self.durability = Durability::Volatile;
+        }
         self.allow_other |= args.allow_other;
         self.foreground |= args.foreground;
         if args.read_only {
@@ -335,7 +398,7 @@ impl Draft {
                 upper: upper.into(),
                 work: work.into(),
                 whiteout: self.whiteout,
-                volatile: self.volatile,
+                durability: self.durability,
             }),
             (Some(_), None) => {
                 return Err(Failure::Usage(
@@ -381,6 +444,7 @@ impl Draft {
             serve: self.serve,
             foreground: self.foreground,
             log: self.log,
+            labels: self.labels,
             warnings: self.warnings,
         })))
     }
@@ -415,6 +479,23 @@ fn refused(shown: &str, why: &str) -> Failure {
     Failure::Failed(format!(
         "cannot use option {shown:?}: {why} (drop the option)"
     ))
+}
+
+/// A label for mount(2): in quotes, for there may be commas in it.
+fn label(word: &str, value: &OsStr) -> Result<String, Failure> {
+    match value.to_str() {
+        Some(label) if !label.contains(['"', '\\']) => Ok(format!("{word}=\"{label}\"")),
+        _ => Err(Failure::Usage(format!(
+            "bad value {value:?} for {word:?}: a label without quotes is wanted"
+        ))),
+    }
+}
+
+/// `//NAME//DATA/PATH`: a layer that a plug-in of fuse-overlayfs is to provide.
+fn is_plugin(lower: &OsStr) -> bool {
+    let bytes = lower.as_encoded_bytes();
+    let rest = bytes.strip_prefix(b"//");
+    rest.is_some_and(|rest| rest.windows(2).any(|two| two == b"//"))
 }
 
 fn whiteout(form: Whiteout) -> WhiteoutChoice {

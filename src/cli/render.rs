@@ -14,6 +14,9 @@ pub(crate) fn inspect(inspect: &Inspect) -> String {
         ("options", inspect.options.join(",")),
     ];
     let mut out = table(&head.map(|(key, value)| vec![key.to_owned(), value]), &[]);
+    for note in &inspect.notes {
+        out.push_str(&format!("note        {note}\n"));
+    }
     out.push('\n');
     let mut rows = vec![
         [

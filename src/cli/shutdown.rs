@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: unmount, let the server finish, and never hang about.
+//! SIGTERM and SIGINT: unmount, let the server finish, and never hang about. SIGUSR1: say how it goes.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open, syncfs};
+use rustix::process::Signal;
 
 use super::mount::{How, Mounted, Refusal};
 use crate::error::best_effort;
@@ -15,25 +16,39 @@ use crate::sys::signal::Blocked;
 /// How long processes that still use a detached mount are waited for.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// What the signals are about.
+pub(crate) struct Watched {
+    pub(crate) mounted: Arc<Mounted>,
+    pub(crate) union: Arc<Union>,
+    /// Writes the statistics where log lines go.
+    pub(crate) report: Box<dyn Fn() + Send>,
+}
+
 /// Starts the thread that takes `signals`. The process ends when the server returns (the kernel
 /// hangs up once the mount is gone), or here.
-pub(crate) fn watch(signals: Blocked, mounted: Arc<Mounted>, union: Arc<Union>) -> io::Result<()> {
+pub(crate) fn watch(signals: Blocked, watched: Watched) -> io::Result<()> {
     let name = "signals".to_owned();
     thread::Builder::new().name(name).spawn(move || {
-        match signals.wait() {
-            Ok(signal) => tracing::info!("signal {}: unmounting", signal.as_raw()),
-            Err(e) => {
-                tracing::error!("cannot wait for signals: {e}");
-                return;
+        loop {
+            match signals.wait() {
+                Ok(Signal::USR1) => (watched.report)(),
+                Ok(signal) => {
+                    tracing::info!("signal {}: unmounting", signal.as_raw());
+                    break;
+                }
+                Err(e) => {
+                    tracing::error!("cannot wait for signals: {e}");
+                    return;
+                }
             }
         }
-        take_down(&mounted);
+        take_down(&watched.mounted);
         thread::sleep(GRACE);
         tracing::warn!(
             "{:?} is still in use by processes: ending without them",
-            mounted.path()
+            watched.mounted.path()
         );
-        best_effort("sync", union.sync_all());
+        best_effort("sync", watched.union.sync_all());
         std::process::exit(0);
     })?;
     Ok(())

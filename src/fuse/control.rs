@@ -48,11 +48,7 @@ pub(super) fn answer(
             };
             serde_json::to_vec(&inspect)
         }
-        b"stats" => {
-            let mut stats = union.stats();
-            (stats.requests, stats.panics) = (counters.report(), counters.panics());
-            serde_json::to_vec(&stats)
-        }
+        b"stats" => serde_json::to_vec(&counters.complete(union.stats())),
         b"sync" => {
             union.sync_all()?;
             return Ok(Vec::new());

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::ops::OpStats;
+use crate::ops::{OpStats, Stats};
 
 /// Buckets of the latency histogram: four an octave of nanoseconds.
 const BUCKETS: usize = 4 * 40;
@@ -139,12 +139,15 @@ impl Counters {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
+    /// `stats` of the union, with what is counted here.
+    pub(super) fn complete(&self, mut stats: Stats) -> Stats {
+        stats.requests = self.report();
+        stats.panics = self.panics.load(Ordering::Relaxed);
+        stats
     }
 
     /// The operations that came at least once.
-    pub(super) fn report(&self) -> Vec<OpStats> {
+    fn report(&self) -> Vec<OpStats> {
         let report = |(name, counter): (&&str, &Counter)| {
             let count = counter.count.load(Ordering::Relaxed);
             let max_ns = counter.max_ns.load(Ordering::Relaxed);

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::adapter::Adapter;
 use super::readers::Readers;
 use super::shared::Shared;
-use crate::ops::{Inspect, Union};
+use crate::ops::{Inspect, Stats, Union};
 
 /// How the kernel is to use the filesystem.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,6 +84,12 @@ impl Server {
         Ok(Server { session, shared })
     }
 
+    /// A way to learn what [`Stats`] are while it runs.
+    pub fn statistics(&self) -> impl Fn() -> Stats + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.counters.complete(shared.union().stats())
+    }
+
     /// Answers requests until the filesystem is unmounted; then everything written is on disk
     /// (unless volatile). Starts its own threads.
     ///
@@ -105,6 +111,7 @@ impl Server {
                 .spawn(watch)?
         };
         let result = self.session.run();
+        self.shared.union().retire();
         *stop.0.lock() = true;
         stop.1.notify_all();
         if housekeeper.join().is_err() {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ids::IdMaps;
+pub use crate::upper::Durability;
 
 /// Layers and behaviour of one union.
 #[derive(Debug, Clone)]
@@ -35,8 +36,8 @@ pub struct UpperConfig {
     pub work: PathBuf,
     /// How deletions are written.
     pub whiteout: WhiteoutChoice,
-    /// Never sync: faster, and after a crash of the machine the upper is refused.
-    pub volatile: bool,
+    /// What is made safe from a crash of the machine.
+    pub durability: Durability,
 }
 
 /// Which spelling of a deletion to write (`--whiteout`).
@@ -51,4 +52,9 @@ pub enum WhiteoutChoice {
     Xattr,
     /// `.wh.NAME` files: the form of AUFS and OCI layers.
     File,
+    /// As `Auto`; but an upper that never was one of ours, and that holds `.wh.` files, is one of
+    /// fuse-overlayfs, to which they are deletions.
+    Found,
+    /// `.wh.` files, unless the upper was begun in another form.
+    PreferFile,
 }

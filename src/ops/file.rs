@@ -365,6 +365,13 @@ impl Union {
         rustix::fs::fsync(fd).while_doing(|| "sync a directory")
     }
 
+    /// Says that the mount is gone: see [`crate::upper::Upper::retire`].
+    pub fn retire(&self) {
+        if let Some(upper) = &self.upper {
+            upper.retire();
+        }
+    }
+
     /// Waits until everything written so far is on disk. Nothing to wait for in a volatile mount.
     ///
     /// # Errors

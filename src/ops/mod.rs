@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use attr::{SetAttr, TimeChange};
-pub use config::{Config, UpperConfig, WhiteoutChoice};
+pub use config::{Config, Durability, UpperConfig, WhiteoutChoice};
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
 pub use file::{WriteHow, Written};

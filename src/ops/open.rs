@@ -11,7 +11,7 @@ use crate::layer::{Layer, LayerId};
 use crate::marker::whiteout::{Dialect, WhFiles};
 use crate::merge::{IndexCache, Stack};
 use crate::tree::{Devices, FdCache, Inode, ROOT, RealId, Table};
-use crate::upper::{Upper, UpperOptions};
+use crate::upper::{Form, Upper, UpperOptions};
 
 impl Union {
     /// Opens every layer and takes the upper for this process alone. Nothing is mounted yet.
@@ -84,13 +84,15 @@ fn open_upper(given: &UpperConfig, read_only: bool) -> Result<(Upper, Layer), Se
     Upper::open(&UpperOptions {
         upper: &given.upper,
         work: &given.work,
-        dialect: match given.whiteout {
-            WhiteoutChoice::Auto => None,
-            WhiteoutChoice::CharDev => Some(Dialect::CharDev),
-            WhiteoutChoice::Xattr => Some(Dialect::Xattr),
-            WhiteoutChoice::File => Some(Dialect::File),
+        form: match given.whiteout {
+            WhiteoutChoice::Auto => Form::Best,
+            WhiteoutChoice::CharDev => Form::Only(Dialect::CharDev),
+            WhiteoutChoice::Xattr => Form::Only(Dialect::Xattr),
+            WhiteoutChoice::File => Form::Only(Dialect::File),
+            WhiteoutChoice::Found => Form::Found,
+            WhiteoutChoice::PreferFile => Form::PreferFile,
         },
-        volatile: given.volatile,
+        durability: given.durability,
         read_only,
     })
 }

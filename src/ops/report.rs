@@ -15,6 +15,9 @@ pub struct Inspect {
     pub source: String,
     /// The options in force, as `key` or `key=value`.
     pub options: Vec<String>,
+    /// What was asked for and has no effect.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Layers, top to bottom.
     pub layers: Vec<LayerReport>,
 }

@@ -6,6 +6,7 @@
 
 mod change;
 mod copy;
+mod form;
 mod link_index;
 mod probe;
 mod rename;
@@ -16,8 +17,9 @@ mod workdir;
 
 pub use change::{SetTime, set_owner, set_perm, set_times};
 pub use copy::{Copied, Source, allocate};
+pub use form::Form;
 pub use link_index::LinkIndex;
 pub use rename::{End, Move, Target};
-pub use safety::Safety;
+pub use safety::{Durability, Safety};
 pub use stage::{New, NewKind, Staged, writable_for_a_moment};
 pub use workdir::{Upper, UpperOptions};

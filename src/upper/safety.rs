@@ -7,6 +7,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Errno, best_effort};
 use crate::layer::Stat;
 
+/// What the user wants to be safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Copies, and what is synced.
+    #[default]
+    Synced,
+    /// Nothing, and no mark is left (`fsync=0` of fuse-overlayfs).
+    Unsynced,
+    /// Nothing; the workdir is marked, and refused by the next mount, as the kernel does
+    /// (`volatile`).
+    Volatile,
+}
+
 /// How that is made sure of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Safety {
@@ -25,8 +38,8 @@ pub(super) const EXT4: u64 = 0xEF53;
 
 impl Safety {
     /// What is enough on the filesystem of `dir`.
-    pub(super) fn of(dir: BorrowedFd<'_>, volatile: bool) -> Safety {
-        if volatile {
+    pub(super) fn of(dir: BorrowedFd<'_>, durability: Durability) -> Safety {
+        if durability != Durability::Synced {
             Safety::None
         } else if is_journalled_ext4(dir) {
             Safety::DataFirst

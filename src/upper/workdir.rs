@@ -8,13 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
+use super::form::{self, Form};
 use super::link_index::LinkIndex;
 use super::probe::{Abilities, probe_reflink, probe_unnamed};
-use super::safety::Safety;
+use super::safety::{Durability, Safety};
 use crate::error::{Errno, SetupError};
 use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
 use crate::marker::acl;
@@ -29,10 +31,10 @@ pub struct UpperOptions<'a> {
     pub upper: &'a Path,
     /// Its workdir.
     pub work: &'a Path,
-    /// The form of deletions; `None`: what works best.
-    pub dialect: Option<Dialect>,
-    /// Never sync.
-    pub volatile: bool,
+    /// The form of deletions.
+    pub form: Form,
+    /// What is made safe from a crash of the machine.
+    pub durability: Durability,
     /// Nothing will be changed, not even the workdir.
     pub read_only: bool,
 }
@@ -75,7 +77,6 @@ pub struct Upper {
 
 const WORK: &str = "work";
 const INDEX: &str = "index";
-const RECORD: &str = "whiteouts";
 
 impl Upper {
     /// Opens upper and workdir, takes them, cleans the workdir and finds out what works there.
@@ -84,13 +85,13 @@ impl Upper {
     /// They are in use, on different mounts, not writable, or were left by a volatile mount.
     pub fn open(options: &UpperOptions<'_>) -> Result<(Upper, Layer), SetupError> {
         let (upper_fd, work_fd, private) = open_both(options.upper, options.work)?;
-        let sync = lock(upper_fd.as_fd(), options.upper, "upper")?;
-        let lock = lock(work_fd.as_fd(), options.work, "workdir")?;
+        let sync = lock(upper_fd.as_fd(), options.upper, "upper", NOTICE)?;
+        let lock = lock(work_fd.as_fd(), options.work, "workdir", WORK_DONE)?;
         let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
         refuse_incompat(work_fd.as_fd(), options.work)?;
         let found = match options.read_only {
-            true => look(&work_fd)?,
-            false => prepare(&work_fd, options)?,
+            true => look(&work_fd, upper_fd.as_fd(), options)?,
+            false => prepare(&work_fd, upper_fd.as_fd(), options)?,
         };
         let Found {
             work,
@@ -108,9 +109,9 @@ impl Upper {
             work,
             dialect,
             namespace: can.namespace,
-            volatile: options.volatile,
+            volatile: options.durability != Durability::Synced,
             unnamed_files: AtomicBool::new(unnamed_files),
-            safety: Safety::of(sync.as_fd(), options.volatile),
+            safety: Safety::of(sync.as_fd(), options.durability),
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
             reflink,
@@ -138,6 +139,15 @@ impl Upper {
     /// is news.
     pub fn give_up_unnamed_files(&self) -> bool {
         self.unnamed_files.swap(false, Ordering::Relaxed)
+    }
+
+    /// Says that the mount is gone and this process about to end: who mounts the upper again need not
+    /// take it for in use. The workdir stays ours to the end, for what is under way.
+    pub fn retire(&self) {
+        crate::error::best_effort(
+            "unlock the upper",
+            rustix::fs::flock(&self.sync, FlockOperation::Unlock),
+        );
     }
 
     /// Waits until everything written to the upper's filesystem is on disk.
@@ -179,17 +189,37 @@ fn drop_acls(work: &Arc<OwnedFd>) {
     }
 }
 
-/// Takes a directory for this process (and the children that inherit the descriptor).
-fn lock(dir: BorrowedFd<'_>, path: &Path, what: &str) -> Result<OwnedFd, SetupError> {
+/// How long a daemon whose mount is gone may take to notice, on a machine that is busy.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How long it may then take to write out what it has.
+const WORK_DONE: Duration = Duration::from_secs(30);
+/// Between two looks whether it has ended.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Takes a directory for this process (and the children that inherit the descriptor). Whoever mounts
+/// again right after an unmount waits for the daemon of the old mount, up to `patience`.
+fn lock(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    what: &str,
+    patience: Duration,
+) -> Result<OwnedFd, SetupError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, ".", flags, Mode::empty())
         .map_err(|e| SetupError::at("open", path, e))?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(Errno::WOULDBLOCK) => Err(SetupError::new(format!(
-            "{what} {path:?} is in use by another mount: unmount that first, or give this one its own"
-        ))),
-        Err(e) => Err(SetupError::at("lock", path, e)),
+    let deadline = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(SetupError::new(format!(
+                    "{what} {path:?} is in use by another mount: unmount that first, or give this \
+                     one its own"
+                )));
+            }
+            Err(e) => return Err(SetupError::at("lock", path, e)),
+        }
     }
 }
 
@@ -234,7 +264,11 @@ struct Found {
 }
 
 /// Of an upper that will only be read.
-fn look(workdir: &OwnedFd) -> Result<Found, SetupError> {
+fn look(
+    workdir: &OwnedFd,
+    upper: BorrowedFd<'_>,
+    options: &UpperOptions<'_>,
+) -> Result<Found, SetupError> {
     let work = workdir
         .try_clone()
         .map_err(|e| SetupError::new(format!("out of descriptors: {e}")));
@@ -244,7 +278,7 @@ fn look(workdir: &OwnedFd) -> Result<Found, SetupError> {
         rename_whiteout: false,
         namespace: None,
     };
-    let dialect = recorded(workdir.as_fd()).unwrap_or(Dialect::CharDev);
+    let dialect = form::read(workdir.as_fd(), upper, options)?;
     let acl = supports_acl(&Place::Fd(Arc::clone(&work)));
     Ok(Found {
         work,
@@ -256,7 +290,11 @@ fn look(workdir: &OwnedFd) -> Result<Found, SetupError> {
 }
 
 /// Of an upper that will be written: cleans the workdir, finds out what works, leaves marks.
-fn prepare(workdir: &OwnedFd, options: &UpperOptions<'_>) -> Result<Found, SetupError> {
+fn prepare(
+    workdir: &OwnedFd,
+    upper: BorrowedFd<'_>,
+    options: &UpperOptions<'_>,
+) -> Result<Found, SetupError> {
     let fail = |what: &str, e: Errno| SetupError::at(what, options.work, e);
     let work = make_dir(workdir.as_fd(), WORK.as_bytes()).map_err(|e| fail("use workdir", e))?;
     let work = Arc::new(work);
@@ -265,8 +303,8 @@ fn prepare(workdir: &OwnedFd, options: &UpperOptions<'_>) -> Result<Found, Setup
     clean(work.as_fd()).map_err(|e| fail("clean workdir", e))?;
     let can =
         Abilities::probe(work.as_fd()).map_err(|e| fail("try out what works in workdir", e))?;
-    let dialect = choose_dialect(workdir.as_fd(), options, &can)?;
-    if options.volatile {
+    let dialect = form::choose(workdir.as_fd(), upper, options, &can)?;
+    if options.durability == Durability::Volatile {
         mark_volatile(work.as_fd()).map_err(|e| fail("mark workdir volatile", e))?;
     }
     let reflink = probe_reflink(work.as_fd());
@@ -277,63 +315,6 @@ fn prepare(workdir: &OwnedFd, options: &UpperOptions<'_>) -> Result<Found, Setup
         acl,
         reflink,
     })
-}
-
-/// The dialect that a workdir says its upper is of.
-fn recorded(workdir: BorrowedFd<'_>) -> Option<Dialect> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(workdir, RECORD, flags, Mode::empty()).ok()?;
-    let mut text = [0u8; 16];
-    let len = rustix::io::read(&file, &mut text[..]).ok()?;
-    let text = text.get(..len)?.trim_ascii();
-    let all = [Dialect::CharDev, Dialect::Xattr, Dialect::File];
-    all.into_iter().find(|d| d.as_str().as_bytes() == text)
-}
-
-/// The dialect asked for, else the one recorded, else the best that works. Whether `.wh.` names
-/// have a meaning cannot be changed any more once an upper was written.
-fn choose_dialect(
-    workdir: BorrowedFd<'_>,
-    options: &UpperOptions<'_>,
-    can: &Abilities,
-) -> Result<Dialect, SetupError> {
-    let recorded = recorded(workdir);
-    let upper = options.upper;
-    let refuse = |what: &str, other: &str| {
-        Err(SetupError::new(format!(
-            "{what} in {upper:?}: use --whiteout {other}"
-        )))
-    };
-    let dialect = options
-        .dialect
-        .or(recorded)
-        .unwrap_or_else(|| can.best_dialect());
-    match (dialect, recorded) {
-        (Dialect::File, None | Some(Dialect::File)) => {}
-        (Dialect::File, Some(_)) => {
-            return refuse("names with .wh. are no whiteouts", "auto");
-        }
-        (_, Some(Dialect::File)) => return refuse("whiteouts are .wh. files", "file or auto"),
-        (Dialect::CharDev, _) if !can.chardev => {
-            return refuse("whiteouts as character devices do not work", "auto");
-        }
-        (Dialect::Xattr, _) if can.namespace.is_none() => {
-            return refuse("extended attributes do not work", "auto");
-        }
-        _ => {}
-    }
-    if recorded != Some(dialect) {
-        record(workdir, dialect)
-            .map_err(|e| SetupError::at("record the whiteout format in", options.work, e))?;
-    }
-    Ok(dialect)
-}
-
-fn record(workdir: BorrowedFd<'_>, dialect: Dialect) -> Result<(), Errno> {
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW;
-    let mode = Mode::from_raw_mode(0o644);
-    let file = rustix::fs::openat(workdir, RECORD, flags | OFlags::CLOEXEC, mode)?;
-    rustix::io::write(&file, format!("{}\n", dialect.as_str()).as_bytes()).map(drop)
 }
 
 /// Opens directory `name` in `dir`, made if it is missing, and usable by its owner.

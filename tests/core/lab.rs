@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use unionmount::attr::{Attr, Kind};
 use unionmount::error::Errno;
 use unionmount::ops::{
-    Caller, Config, NewObject, Perm, RenameMode, SetAttr, Union, UpperConfig, WhiteoutChoice,
-    WriteHow,
+    Caller, Config, Durability, NewObject, Perm, RenameMode, SetAttr, Union, UpperConfig,
+    WhiteoutChoice, WriteHow,
 };
 
 /// The root of every union.
@@ -44,7 +44,7 @@ fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
             upper: dir.join("u"),
             work: dir.join("w"),
             whiteout,
-            volatile: true,
+            durability: Durability::Volatile,
         }),
         read_only: false,
         changing_layers: false,

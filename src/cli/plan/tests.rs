@@ -9,7 +9,7 @@ use clap::Parser;
 fn typed(line: &str) -> Result<Plan, Failure> {
     let words = std::iter::once("unionmount").chain(line.split_whitespace());
     let cli = Cli::try_parse_from(words).map_err(|e| Failure::Usage(e.to_string()))?;
-    plan(cli.mount, Personality::Plain)
+    plan(cli.mount, Personality::Plain, Environment::default())
 }
 
 fn mounted(line: &str) -> MountPlan {
@@ -230,12 +230,13 @@ fn settings() {
         }
     );
     let upper = plan.config.upper.unwrap();
-    assert!(upper.volatile);
+    assert_eq!(upper.durability, Durability::Volatile);
     assert_eq!(upper.whiteout, WhiteoutChoice::Xattr);
 
     let plan = mounted("-o lowerdir=a,upperdir=u,workdir=w,timeout=1000000000,fsync=0 /m");
     assert_eq!(plan.serve.timeout, None);
-    assert!(plan.config.upper.unwrap().volatile);
+    let upper = plan.config.upper.unwrap();
+    assert_eq!(upper.durability, Durability::Unsynced);
     assert!(
         !mounted("--lower a --writeback /m").serve.writeback,
         "a read-only union has no use"
@@ -293,7 +294,8 @@ fn sources() {
             "fuse.fuse-overlayfs",
         ),
     ] {
-        match plan(args(operands, &format!("lowerdir=a{options}")), who) {
+        let args = args(operands, &format!("lowerdir=a{options}"));
+        match plan(args, who, Environment::default()) {
             Ok(Plan::Mount(plan)) => {
                 assert_eq!(
                     (plan.source.to_str(), &*plan.fs_type),
@@ -315,4 +317,72 @@ fn remount_needs_no_layers() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+fn as_fuse_overlayfs(options: &str, environment: Environment) -> Result<MountPlan, Failure> {
+    let args = MountArgs {
+        operands: vec!["/m".into()],
+        options: vec![options.into()],
+        ..MountArgs::default()
+    };
+    match plan(args, Personality::FuseOverlayfs, environment)? {
+        Plan::Mount(plan) => Ok(*plan),
+        other => panic!("{options}: {other:?}"),
+    }
+}
+
+#[test]
+fn what_fuse_overlayfs_does_unasked() {
+    let (nodev, noatime) = (MountFlags::NODEV, MountFlags::NOATIME);
+    for (options, want) in [
+        ("", nodev | noatime),
+        ("dev,suid", noatime),
+        ("relatime", nodev | MountFlags::RELATIME),
+        ("nodev,atime,ro", nodev | MountFlags::RDONLY),
+    ] {
+        let options = format!("lowerdir=a,upperdir=u,workdir=w,{options}");
+        let plan = as_fuse_overlayfs(&options, Environment::default()).unwrap();
+        assert_eq!(plan.flags.set, want, "{options}");
+        assert_eq!(plan.config.upper.unwrap().whiteout, WhiteoutChoice::Found);
+    }
+    let options = "lowerdir=a,upperdir=u,workdir=w,frobnicate=3,frobnicate=3,noacl,private,";
+    let plan = as_fuse_overlayfs(options, Environment::default()).unwrap();
+    assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
+    for options in ["lowerdir=//tar//x/layer:/a", "lowerdir=a,plugins=x"] {
+        let refused = as_fuse_overlayfs(options, Environment::default());
+        assert!(matches!(refused, Err(Failure::Failed(_))), "{options}");
+    }
+    assert!(as_fuse_overlayfs("lowerdir=//a/b", Environment::default()).is_ok());
+}
+
+#[test]
+fn the_environment_of_fuse_overlayfs() {
+    let environment = Environment {
+        wh_files: true,
+        debug_log: Some("log".into()),
+    };
+    let options = "lowerdir=a,upperdir=u,workdir=w";
+    let plan = as_fuse_overlayfs(options, environment.clone()).unwrap();
+    let upper = plan.config.upper.unwrap();
+    assert_eq!(upper.whiteout, WhiteoutChoice::PreferFile);
+    assert_eq!(plan.log.level, LogLevel::Debug);
+    assert_eq!(plan.log.file, Some("log".into()));
+    // What is said on the command line counts.
+    let options = format!("{options},whiteout=xattr,log-file=other");
+    let plan = as_fuse_overlayfs(&options, environment).unwrap();
+    assert_eq!(plan.config.upper.unwrap().whiteout, WhiteoutChoice::Xattr);
+    assert_eq!(plan.log.file, Some("other".into()));
+}
+
+#[test]
+fn labels_keep_their_commas() {
+    let line = "--lower a -o context=\"u:r:t:s0:c1,c2\",fscontext=x,ro /m";
+    assert_eq!(
+        mounted(line).labels,
+        ["context=\"u:r:t:s0:c1,c2\"", "fscontext=\"x\""]
+    );
+    assert!(matches!(
+        typed("--lower a -o context=a\"b /m"),
+        Err(Failure::Usage(_))
+    ));
 }

@@ -1,0 +1,85 @@
+//! The page docs/COMPAT.md: what becomes of each word that `-o` may hold, from the one table in
+//! `options`. A test holds page and table together.
+
+use std::fmt::Write;
+
+use super::options::{GROUPS, Group, Treatment};
+use crate::error::best_effort;
+
+/// What stands between these two lines of the page is written by [`tables`].
+#[cfg(test)]
+const BEGIN: &str = "<!-- generated from src/cli/options.rs: begin -->\n";
+#[cfg(test)]
+const END: &str = "<!-- generated from src/cli/options.rs: end -->\n";
+
+/// All words that `-o` may hold and what becomes of them, as Markdown.
+pub fn tables() -> String {
+    let mut out = String::new();
+    for group in GROUPS {
+        let rows: Vec<String> = group.rows.iter().map(|row| line(group, row)).collect();
+        let text = format!(
+            "\n### {}\n\n| option | | |\n|---|---|---|\n{}",
+            group.title,
+            rows.concat()
+        );
+        // Writing to a String cannot fail; the result has nothing to say.
+        best_effort("format", out.write_str(&text));
+    }
+    out
+}
+
+fn line(group: &Group, (word, treatment): &(&str, Treatment)) -> String {
+    let one_of = |allowed: &[&str]| {
+        let all: Vec<String> = allowed.iter().map(|v| format!("`{word}={v}`")).collect();
+        all.join(", ")
+    };
+    let (verdict, how) = match treatment {
+        Treatment::Ours(setting) => ("works", setting.meaning().to_owned()),
+        Treatment::Set(_) => ("works", "sets the flag".to_owned()),
+        Treatment::Clear(_) => ("works", "clears the flag".to_owned()),
+        Treatment::Accept => ("accepted", group.accepted.to_owned()),
+        Treatment::Moot(why) => ("accepted", (*why).to_owned()),
+        Treatment::Warn(why) => ("no effect, logged", (*why).to_owned()),
+        Treatment::WarnUnless(allowed, why) => (
+            "no effect, logged",
+            format!("{why}; {} accepted", one_of(allowed)),
+        ),
+        Treatment::Refuse(why) => ("refused", (*why).to_owned()),
+        Treatment::RefuseUnless(allowed, why) => {
+            ("refused", format!("{why}; {} accepted", one_of(allowed)))
+        }
+    };
+    format!("| `{word}` | {verdict} | {how} |\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With UNIONMOUNT_UPDATE in the environment the page is written anew instead.
+    #[test]
+    fn the_page_says_what_the_code_does() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/COMPAT.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
+        let (written, tail) = rest.split_once(END).unwrap();
+        if std::env::var_os("UNIONMOUNT_UPDATE").is_some() {
+            std::fs::write(path, format!("{head}{BEGIN}{}\n{END}{tail}", tables())).unwrap();
+            return;
+        }
+        assert!(
+            written == format!("{}\n", tables()),
+            "docs/COMPAT.md is not what src/cli/options.rs says: run\n  UNIONMOUNT_UPDATE=1 cargo test \
+             --lib the_page_says_what_the_code_does"
+        );
+    }
+
+    #[test]
+    fn no_cell_is_empty() {
+        for line in tables().lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+            assert_eq!(cells.len(), 3, "{line}");
+            assert!(cells.iter().all(|cell| !cell.trim().is_empty()), "{line}");
+        }
+    }
+}
