@@ -4,7 +4,7 @@
 //! the mount is made (it may lie over one of them, and engines unmount lowers behind us); success
 //! is reported when the kernel has agreed on the protocol; what fails later takes its mount along.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ use super::plan::MountPlan;
 use super::render;
 use super::shutdown;
 use crate::error::best_effort;
-use crate::fuse::{IoMode, Server};
+use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
 use crate::ops::{Config, Durability, Inspect, Union, WhiteoutChoice};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
@@ -62,7 +62,7 @@ const ALL_WELL: &[u8] = b"\0";
 
 fn wait_for_report(read_end: OwnedFd, child: Pid) -> Result<ExitCode, Failure> {
     let mut report = Vec::new();
-    let received = std::fs::File::from(read_end).read_to_end(&mut report);
+    let received = File::from(read_end).read_to_end(&mut report);
     if received.is_ok() && report == ALL_WELL {
         return Ok(ExitCode::SUCCESS);
     }
@@ -84,12 +84,15 @@ fn wait_for_report(read_end: OwnedFd, child: Pid) -> Result<ExitCode, Failure> {
 
 fn in_background(plan: &MountPlan, log: Log, report: OwnedFd) -> ExitCode {
     best_effort("setsid", setsid());
-    let mut report = std::fs::File::from(report);
-    let complain = |report: &mut std::fs::File, failure: &Failure| {
+    let mut report = File::from(report);
+    let complain = |report: &mut File, failure: &Failure| {
         best_effort("report", report.write_all(failure.to_string().as_bytes()));
         ExitCode::from(failure.status())
     };
-    let running = match bring_up(plan).and_then(|running| close_stdio().map(|()| running)) {
+    // Before we go where there is none; what else is wrong is worth more to know.
+    let null = open_null();
+    let brought_up = bring_up(plan).and_then(|ready| close_stdio(&null?).map(|()| ready));
+    let running = match brought_up {
         Ok(running) => running,
         Err(failure) => return complain(&mut report, &failure),
     };
@@ -107,20 +110,19 @@ fn in_background(plan: &MountPlan, log: Log, report: OwnedFd) -> ExitCode {
     }
 }
 
+fn open_null() -> Result<File, Failure> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/null");
+    opened.map_err(|e| Failure::new(format!("cannot open \"/dev/null\": {}", reason(e))))
+}
+
 /// Callers wait until our end of their pipes is closed.
-fn close_stdio() -> Result<(), Failure> {
-    let fail = |e| Failure::new(format!("cannot open \"/dev/null\": {}", reason(e)));
-    let null = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .map_err(fail)?;
+fn close_stdio(null: &File) -> Result<(), Failure> {
     for done in [
-        rustix::stdio::dup2_stdin(&null),
-        rustix::stdio::dup2_stdout(&null),
-        rustix::stdio::dup2_stderr(&null),
+        rustix::stdio::dup2_stdin(null),
+        rustix::stdio::dup2_stdout(null),
+        rustix::stdio::dup2_stderr(null),
     ] {
-        done.map_err(|e| fail(e.into()))?;
+        done.map_err(|e| Failure::new(format!("cannot close stdio: {}", reason(e))))?;
     }
     Ok(())
 }
@@ -140,7 +142,6 @@ impl Ready {
             return Err(Failure::new("the mount is gone already"));
         };
         let mounted = Arc::new(mounted);
-        super::readahead::raise(mounted.path());
         let statistics = self.server.statistics();
         let report = move || log.print(&render::stats(&statistics()));
         let watched = shutdown::Watched {
@@ -195,8 +196,15 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     crate::sys::memory::keep_little();
     let mounter = Mounter::find()?;
     let union = Arc::new(Union::open(&plan.config)?);
-    let (pending, device) = mounter.mount(plan)?;
-    let server = Server::new(Arc::clone(&union), device, plan.serve, inspect(plan)).map_err(|e| {
+    let (mut pending, device) = mounter.mount(plan)?;
+    let serve = ServeOptions {
+        // Counted here: what the CPUs are limited to cannot be seen from where we go.
+        threads: Some(plan.serve.threads.unwrap_or_else(default_threads)),
+        ..plan.serve
+    };
+    let namespace = pending.leave();
+    let inspect = inspect(plan, namespace);
+    let server = Server::new(Arc::clone(&union), device, serve, inspect).map_err(|e| {
         Failure::new(format!(
             "cannot agree with the kernel on the FUSE protocol: {} (Linux 5.4 or later is needed)",
             reason(e)
@@ -222,13 +230,14 @@ fn raise_descriptor_limit() {
 }
 
 /// What `unionmount inspect` tells beside the layers.
-fn inspect(plan: &MountPlan) -> Inspect {
+fn inspect(plan: &MountPlan, namespace: String) -> Inspect {
     Inspect {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: getpid().as_raw_nonzero().get().unsigned_abs(),
         mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
         source: plan.source.to_string_lossy().into_owned(),
         options: options_in_force(plan),
+        namespace,
         notes: plan.warnings.clone(),
         layers: Vec::new(),
     }

@@ -15,6 +15,7 @@ mod helper;
 mod logging;
 mod mount;
 mod mountinfo;
+mod namespace;
 mod options;
 mod owners;
 mod plan;

@@ -13,6 +13,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::failure::{Failure, reason};
 use super::fusermount::{self, Fusermount};
 use super::mountinfo::Identity;
+use super::namespace::{self, Whereabouts};
 use super::options;
 use super::plan::MountPlan;
 use crate::error::best_effort;
@@ -58,6 +59,7 @@ impl Mounter {
                     path: plan.mountpoint.clone(),
                     identity,
                     by,
+                    daemon: Whereabouts::AtHome("it was not tried".to_owned()),
                 };
                 Ok((
                     Pending {
@@ -240,6 +242,7 @@ pub(crate) struct Mounted {
     path: PathBuf,
     identity: Identity,
     by: By,
+    daemon: Whereabouts,
 }
 
 impl Mounted {
@@ -250,16 +253,29 @@ impl Mounted {
 
     /// Whether it is still what one finds at its path.
     pub(crate) fn is_there(&self) -> bool {
+        self.visit(|| self.is_here()).unwrap_or(false)
+    }
+
+    fn is_here(&self) -> bool {
         Identity::of(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Runs `act` in the mount namespace in which the mount was made.
+    pub(crate) fn visit<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T, String> {
+        self.daemon.visit(act)
     }
 
     /// Unmounts it, unless something else is at its path by now.
     pub(crate) fn unmount(&self, how: How) -> Result<(), Refusal> {
-        if self.is_there() {
-            self.by.unmount(&self.path, how)
-        } else {
-            Err(Refusal::Other("it is no longer at its path".to_owned()))
-        }
+        let unmount = || {
+            if self.is_here() {
+                self.by.unmount(&self.path, how)
+            } else {
+                Err(Refusal::Other("it is no longer at its path".to_owned()))
+            }
+        };
+        self.visit(unmount)
+            .unwrap_or_else(|why| Err(Refusal::Other(why)))
     }
 }
 
@@ -270,6 +286,22 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Leaves the mount namespace, so that the mount does not live for our sake; where to, for
+    /// `inspect`. Only while the process has one thread.
+    pub(crate) fn leave(&mut self) -> String {
+        let Some(mounted) = &mut self.mounted else {
+            return String::new();
+        };
+        super::readahead::raise(&mounted.path);
+        if let By::Ourselves = mounted.by {
+            mounted.daemon = namespace::leave();
+        } else {
+            let why = "without CAP_SYS_ADMIN it cannot be".to_owned();
+            mounted.daemon = Whereabouts::AtHome(why);
+        }
+        mounted.daemon.describe()
+    }
+
     /// Keeps the mount for good.
     pub(crate) fn settle(mut self) -> Option<Mounted> {
         self.mounted.take()

@@ -12,6 +12,7 @@ pub(crate) fn inspect(inspect: &Inspect) -> String {
         ("mountpoint", inspect.mountpoint.clone()),
         ("source", inspect.source.clone()),
         ("options", inspect.options.join(",")),
+        ("namespace", inspect.namespace.clone()),
     ];
     let mut out = table(&head.map(|(key, value)| vec![key.to_owned(), value]), &[]);
     for note in &inspect.notes {

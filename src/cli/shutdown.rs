@@ -66,7 +66,12 @@ fn take_down(mounted: &Mounted) -> bool {
     }
     // What is dirty in the kernel must reach us while processes keep the mount alive: after a lazy
     // unmount nobody would ask for it before we are gone.
-    best_effort("flush the kernel's cache", flush(mounted));
+    match mounted.visit(|| flush(mounted)) {
+        Ok(flushed) => {
+            best_effort("flush the kernel's cache", flushed);
+        }
+        Err(why) => tracing::warn!("cannot flush the kernel's cache: {why}"),
+    }
     match mounted.unmount(How::Lazy) {
         Ok(()) => true,
         Err(why) => {

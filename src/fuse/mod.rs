@@ -13,4 +13,4 @@ mod server;
 mod shared;
 mod weight;
 
-pub use server::{IoMode, ServeOptions, Server};
+pub use server::{IoMode, ServeOptions, Server, default_threads};

@@ -150,6 +150,7 @@ fn keep_house(union: &Union, (stop, wake): &(Mutex<bool>, Condvar)) {
     }
 }
 
-fn default_threads() -> usize {
+/// How many threads read requests unless told otherwise, by what this process may use of the CPUs.
+pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(4, |n| (2 * n.get()).clamp(4, 32))
 }

@@ -15,6 +15,9 @@ pub struct Inspect {
     pub source: String,
     /// The options in force, as `key` or `key=value`.
     pub options: Vec<String>,
+    /// Whether the daemon left the mount namespace in which it mounted, or why not.
+    #[serde(default)]
+    pub namespace: String,
     /// What was asked for and has no effect.
     #[serde(default)]
     pub notes: Vec<String>,

@@ -7,5 +7,6 @@ pub mod daemon;
 pub mod handle;
 pub mod ioctl;
 pub mod memory;
+pub mod namespace;
 pub mod signal;
 pub mod sync;

@@ -12,6 +12,7 @@ mod contract;
 mod helper;
 mod lab;
 mod life;
+mod orphans;
 mod plain_user;
 mod rootless;
 mod usage;
