@@ -189,8 +189,9 @@ fn drop_acls(work: &Arc<OwnedFd>) {
     }
 }
 
-/// How long a daemon whose mount is gone may take to notice, on a machine that is busy.
-const NOTICE: Duration = Duration::from_secs(1);
+/// How long a daemon whose mount is gone may take to notice: on a machine that is busy, and because a
+/// container that is just starting may hold a copy of the mount, until it has a root of its own.
+const NOTICE: Duration = Duration::from_secs(5);
 /// How long it may then take to write out what it has.
 const WORK_DONE: Duration = Duration::from_secs(30);
 /// Between two looks whether it has ended.
