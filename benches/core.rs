@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use unionmount::attr::Kind;
 use unionmount::layer::{LayerId, ListEntry, Listing, Readable, scan};
 use unionmount::marker::whiteout::WhFiles;
-use unionmount::merge::{Index, merge};
+use unionmount::merge::{Impure, Index, merge};
 use unionmount::ops::{Config, Union};
 
 const ROOT: u64 = 1;
@@ -44,6 +44,7 @@ fn union_of(layers: usize) -> (TempDir, Union) {
         lowers,
         upper: None,
         read_only: true,
+        redirect_dir: unionmount::ops::RedirectDir::default(),
         changing_layers: false,
         cache_size: Config::CACHE_SIZE,
     };
@@ -124,7 +125,7 @@ fn merging(c: &mut Criterion) {
         group.bench_function(id("index"), |b| {
             b.iter_batched(
                 || merge(listings.clone(), None),
-                |merged| Index::new(7, false, merged),
+                |merged| Index::new(7, Impure::default(), merged),
                 BatchSize::LargeInput,
             );
         });

@@ -132,6 +132,9 @@ pub(crate) struct MountArgs {
     /// Deletions as auto, chardev, xattr or file [default: auto]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     pub(crate) whiteout: Option<Whiteout>,
+    /// Redirects of renamed directories: on, off, follow or nofollow
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) redirect_dir: Option<Redirects>,
     /// error, warn, info, debug or trace [default: warn]
     #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
     pub(crate) log: Option<LogLevel>,
@@ -163,6 +166,15 @@ pub(crate) enum Whiteout {
     Chardev,
     Xattr,
     File,
+}
+
+/// `--redirect-dir`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Redirects {
+    On,
+    Off,
+    Follow,
+    Nofollow,
 }
 
 /// `--log`

@@ -27,7 +27,7 @@ use super::render;
 use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
-use crate::ops::{Config, Durability, Inspect, Union, WhiteoutChoice};
+use crate::ops::{Config, Durability, Inspect, RedirectDir, Union, WhiteoutChoice};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
 
@@ -280,6 +280,16 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
     }
     if let Some(timeout) = plan.serve.timeout {
         add(true, format!("timeout={}", timeout.as_secs_f64()));
+    }
+    let redirects = match plan.config.redirect_dir {
+        RedirectDir::Auto => None,
+        RedirectDir::On => Some("on"),
+        RedirectDir::Off => Some("off"),
+        RedirectDir::Follow => Some("follow"),
+        RedirectDir::NoFollow => Some("nofollow"),
+    };
+    if let Some(mode) = redirects {
+        add(true, format!("redirect_dir={mode}"));
     }
     if let Some(upper) = &plan.config.upper {
         let form = match upper.whiteout {

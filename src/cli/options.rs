@@ -44,6 +44,7 @@ pub(crate) enum Setting {
     SquashToGid,
     Writeback,
     Whiteout,
+    RedirectDir,
     Io,
     AllowOther,
     FsName,
@@ -74,6 +75,7 @@ impl Setting {
             Setting::SquashToGid => "all is shown as owned by this group",
             Setting::Writeback => "`--writeback`; off unless said, in fuse-overlayfs on",
             Setting::Whiteout => "`--whiteout`",
+            Setting::RedirectDir => "`--redirect-dir`",
             Setting::Io => "`--io`",
             Setting::AllowOther => "`--allow-other`",
             Setting::FsName => "what mountinfo shows as the source",
@@ -150,7 +152,6 @@ const OWNERS: &str = "owners in attributes are not read, so files would be shown
 /// Why layers of plug-ins are refused.
 pub(crate) const PLUGINS: &str =
     "layer plug-ins are not supported, so their layers would be missing";
-const MOVED: &str = "renaming a directory of a lower gives EXDEV, and redirects are not followed";
 
 const OURS: &[Row] = &[
     ("lowerdir", Ours(S::LowerDir)),
@@ -164,6 +165,7 @@ const OURS: &[Row] = &[
     ("cache_size", Ours(S::CacheSize)),
     ("writeback", Ours(S::Writeback)),
     ("whiteout", Ours(S::Whiteout)),
+    ("redirect_dir", Ours(S::RedirectDir)),
     ("io", Ours(S::Io)),
     ("allow_other", Ours(S::AllowOther)),
     ("fsname", Ours(S::FsName)),
@@ -266,7 +268,6 @@ const OVERLAYFS: &[Row] = &[
     ("uuid", Moot("nothing here depends on it")),
     ("override_creds", Moot("the daemon acts as itself")),
     ("nooverride_creds", Moot("the daemon acts as itself")),
-    ("redirect_dir", WarnUnless(&["off", "nofollow"], MOVED)),
     (
         "metacopy",
         WarnUnless(&["off"], "copy-up always copies the data"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
-use super::args::{Io, LogLevel, MountArgs, Whiteout};
+use super::args::{Io, LogLevel, MountArgs, Redirects, Whiteout};
 use super::environment::Environment;
 use super::failure::Failure;
 use super::options::{self, Setting, Treatment};
@@ -13,7 +13,7 @@ use super::owners::Owners;
 use super::values::{choice, dirs, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
-use crate::ops::{Config, Durability, UpperConfig, WhiteoutChoice};
+use crate::ops::{Config, Durability, RedirectDir, UpperConfig, WhiteoutChoice};
 
 /// Under which name the program was called, and so whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -135,6 +135,7 @@ struct Draft {
     upper: Option<OsString>,
     work: Option<OsString>,
     whiteout: WhiteoutChoice,
+    redirect_dir: RedirectDir,
     durability: Durability,
     cache_size: u64,
     owners: Owners,
@@ -158,6 +159,7 @@ impl Default for Draft {
             upper: None,
             work: None,
             whiteout: WhiteoutChoice::Auto,
+            redirect_dir: RedirectDir::Auto,
             durability: Durability::Synced,
             cache_size: Config::CACHE_SIZE,
             owners: Owners::default(),
@@ -271,6 +273,7 @@ impl Draft {
             Setting::SquashToGid => self.owners.squash_groups(word, &needed()?)?,
             Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
             Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
+            Setting::RedirectDir => self.redirect_dir = redirects(choice(word, &needed()?)?),
             Setting::Io => self.serve.io = io_mode(choice(word, &needed()?)?),
             Setting::AllowOther => self.allow_other = true,
             Setting::FsName => self.fs_name = Some(words::unescape(&needed()?)),
@@ -345,6 +348,9 @@ impl Draft {
         }
         if let Some(form) = args.whiteout {
             self.whiteout = whiteout(form);
+        }
+        if let Some(mode) = args.redirect_dir {
+            self.redirect_dir = redirects(mode);
         }
         if let Some(level) = args.log {
             self.log.level = level;
@@ -432,6 +438,7 @@ impl Draft {
                 lowers: self.lowers.into_iter().map(PathBuf::from).collect(),
                 upper,
                 read_only,
+                redirect_dir: self.redirect_dir,
                 changing_layers: self.serve.expects_changes(),
                 ids: self.owners.finish(),
                 cache_size: self.cache_size,
@@ -504,6 +511,15 @@ fn whiteout(form: Whiteout) -> WhiteoutChoice {
         Whiteout::Chardev => WhiteoutChoice::CharDev,
         Whiteout::Xattr => WhiteoutChoice::Xattr,
         Whiteout::File => WhiteoutChoice::File,
+    }
+}
+
+fn redirects(mode: Redirects) -> RedirectDir {
+    match mode {
+        Redirects::On => RedirectDir::On,
+        Redirects::Off => RedirectDir::Off,
+        Redirects::Follow => RedirectDir::Follow,
+        Redirects::Nofollow => RedirectDir::NoFollow,
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Nothing here knows of other layers, and nothing here changes a layer.
 
+mod look;
 mod place;
 mod root;
 mod scan;
 
+pub use look::{DirMarkers, Look, MetRedirect, dir_markers, look};
 pub use place::{Place, Stat, refuse_metacopy, refuse_metacopy_named, supports_acl};
 pub use root::{Layer, LayerId, clone_common_mount};
 pub use scan::{ListEntry, Listing, Readable, has_whiteout_xattr, scan};

@@ -150,21 +150,10 @@ impl Place {
     /// # Errors
     /// Those of getxattr(2).
     pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let mut buffer = vec![0u8; 256];
-        loop {
-            let got = match (self, self.proc_path()) {
-                (Place::File(fd), _) => rustix::fs::fgetxattr(fd, name, &mut buffer[..]),
-                (_, (path, true)) => rustix::fs::getxattr(&*path, name, &mut buffer[..]),
-                (_, (path, false)) => rustix::fs::lgetxattr(&*path, name, &mut buffer[..]),
-            };
-            match got {
-                Ok(len) => {
-                    buffer.truncate(len);
-                    return Ok(buffer);
-                }
-                Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
-                Err(e) => return Err(e),
-            }
+        match (self, self.proc_path()) {
+            (Place::File(fd), _) => value(|buffer| rustix::fs::fgetxattr(fd, name, buffer)),
+            (_, (path, true)) => value(|buffer| rustix::fs::getxattr(&*path, name, buffer)),
+            (_, (path, false)) => value(|buffer| rustix::fs::lgetxattr(&*path, name, buffer)),
         }
     }
 
@@ -291,6 +280,21 @@ pub fn supports_acl(place: &Place) -> bool {
     let (path, _) = place.proc_path();
     let got = rustix::fs::getxattr_query(&*path, acl::ACCESS);
     matches!(got, Ok(_) | Err(Errno::NODATA))
+}
+
+/// The value of an attribute, however long.
+pub(super) fn value(get: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0u8; 256];
+    loop {
+        match get(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < XATTR_MAX => buffer.resize(XATTR_MAX, 0),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel.

@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::place::{Stat, has_marker, split_names};
+use super::look::MetRedirect;
+use super::place::{Stat, split_names, value};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::opaque::{self, Opacity};
@@ -34,8 +35,8 @@ pub struct Listing {
     pub opaque: bool,
     /// It holds objects with an origin marker.
     pub impure: bool,
-    /// Its lower part lies at another path (the kernel's redirect).
-    pub redirected: bool,
+    /// Its lower part lies at another path.
+    pub redirect: Option<MetRedirect>,
 }
 
 /// Whether a directory's descriptor can be listed.
@@ -99,11 +100,10 @@ fn read_opacity(fd: BorrowedFd<'_>, listing: &mut Listing) -> Result<Opacity> {
     listing.impure = Namespace::ALL
         .iter()
         .any(|namespace| present(namespace.name(Marker::Impure)));
-    let redirect = |ns: &Namespace| present(ns.name(Marker::Redirect));
-    listing.redirected = match names {
-        Some(_) => Namespace::ALL.iter().any(redirect),
-        None => has_marker(fd, Marker::Redirect)?,
-    };
+    listing.redirect = MetRedirect::find(|name| match present(name) {
+        true => value(|buffer| rustix::fs::fgetxattr(fd, name, buffer)),
+        false => Err(Errno::NODATA),
+    })?;
     let mut found = Opacity::Clear;
     for name in opaque::xattr_names()
         .into_iter()

@@ -7,5 +7,6 @@ pub mod acl;
 pub mod nlink;
 pub mod opaque;
 pub mod origin;
+pub mod redirect;
 pub mod whiteout;
 pub mod xattr;

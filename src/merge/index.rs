@@ -118,8 +118,17 @@ pub struct Index {
     total: Option<Arc<AtomicU64>>,
     /// Changes with every change, so that a lookup can tell that it was overtaken.
     version: u64,
-    /// The upper directory holds objects with an origin marker.
-    pub impure: bool,
+    /// Where there are objects with an origin marker.
+    pub impure: Impure,
+}
+
+/// Which parts of a directory hold objects that were copied up, or say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Impure {
+    /// That in the upper.
+    pub upper: bool,
+    /// One in a lower, which was an upper once.
+    pub lower: bool,
 }
 
 impl Index {
@@ -132,12 +141,12 @@ impl Index {
             bytes: EMPTY_BYTES,
             total: None,
             version: 0,
-            impure: false,
+            impure: Impure::default(),
         }
     }
 
     /// The index of a merged directory.
-    pub fn new(key: u64, impure: bool, merged: HashMap<NameBuf, Merged>) -> Index {
+    pub fn new(key: u64, impure: Impure, merged: HashMap<NameBuf, Merged>) -> Index {
         let mut index = Index::empty(key);
         index.impure = impure;
         let mut entries: Vec<(u64, Entry)> = merged
@@ -372,7 +381,7 @@ mod tests {
                 },
             )
         });
-        let whole = Index::new(5, false, merged.collect());
+        let whole = Index::new(5, Impure::default(), merged.collect());
         let mut grown = Index::empty(5);
         for i in 0..1000 {
             grown.set(&name(i), top(i), covers, 0);

@@ -8,6 +8,6 @@ mod listing;
 mod stack;
 
 pub use cache::{CacheSize, DirIndex, IndexCache};
-pub use index::{COOKIE_FIRST, Entry, Found, Index, Top};
+pub use index::{COOKIE_FIRST, Entry, Found, Impure, Index, Top};
 pub use listing::merge;
-pub use stack::Stack;
+pub use stack::{RealPath, Stack};

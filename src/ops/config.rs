@@ -16,6 +16,8 @@ pub struct Config {
     pub read_only: bool,
     /// Others change the layers meanwhile: as little as possible is remembered.
     pub changing_layers: bool,
+    /// What is done with redirects.
+    pub redirect_dir: RedirectDir,
     /// How owners are shown and stored.
     pub ids: IdMaps,
     /// Bytes that listings kept in memory may take.
@@ -25,6 +27,22 @@ pub struct Config {
 impl Config {
     /// The usual [`Self::cache_size`].
     pub const CACHE_SIZE: u64 = 64 << 20;
+}
+
+/// What is done with redirects, which let a directory with lower parts be renamed (`--redirect-dir`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedirectDir {
+    /// As is safe: they are written and followed where only a privileged process can make markers.
+    #[default]
+    Auto,
+    /// They are written, and all are followed.
+    On,
+    /// None is written; those that `Auto` follows are followed.
+    Off,
+    /// None is written; all are followed.
+    Follow,
+    /// None is written or followed.
+    NoFollow,
 }
 
 /// The writable layer.

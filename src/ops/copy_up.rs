@@ -149,13 +149,13 @@ impl Union {
     /// Marks the upper directory of `dir` as one that holds objects with an origin.
     pub(super) fn note_impure(&self, upper: &Upper, dir: &Inode, fd: &Arc<OwnedFd>) {
         let index = self.indexes.get(dir.ino);
-        if index.as_ref().is_some_and(|i| i.read().impure) {
+        if index.as_ref().is_some_and(|i| i.read().impure.upper) {
             return;
         }
         if upper.set_impure(fd)
             && let Some(index) = index
         {
-            index.write().impure = true;
+            index.write().impure.upper = true;
         }
     }
 

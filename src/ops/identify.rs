@@ -23,6 +23,8 @@ pub(super) struct Known {
     lower_id: Option<RealId>,
     link: Option<UnionLink>,
     has_origin: bool,
+    /// A directory with a redirect, which nothing else tells that it is merged.
+    redirected: bool,
     alias_layer: LayerId,
     /// Attributes of the real object.
     pub(super) stat: Stat,
@@ -79,13 +81,19 @@ impl Union {
         {
             return Err(Errno::STALE.into()); // the layer was changed under us
         }
+        let impure = index.read().impure;
         if in_upper {
-            let origin = if index.read().impure {
+            let origin = if impure.upper {
                 self.read_origin(&place)?
             } else {
                 None
             };
-            return Ok(Some(self.identify_upper(id, &stat, &place, origin)?));
+            let redirected = self.is_redirected(&found.top, origin.is_some(), &place)?;
+            let known = self.identify_upper(id, &stat, &place, origin)?;
+            return Ok(Some(Known {
+                redirected,
+                ..known
+            }));
         }
         if stat.attr.kind != Kind::Dir
             && stat.attr.nlink > 1
@@ -95,12 +103,14 @@ impl Union {
         }
         let wanted = self.table.devices().wanted(id.dev, id.ino);
         let (lower_id, link, has_origin) = (None, None, false);
+        let redirected = self.is_redirected(&found.top, impure.lower, &place)?;
         Ok(Some(Known {
             id,
             wanted,
             lower_id,
             link,
             has_origin,
+            redirected,
             alias_layer: layer,
             stat,
         }))
@@ -153,6 +163,7 @@ impl Union {
             lower_id: None,
             link,
             has_origin: origin.is_some(),
+            redirected: false,
             alias_layer,
             stat: *stat,
         })
@@ -186,6 +197,7 @@ impl Union {
                 index_name: Some(name),
             }),
             has_origin: true,
+            redirected: false,
             alias_layer: id.layer,
             stat: real,
         }))
@@ -271,11 +283,13 @@ impl Union {
             lower_id,
             link,
             has_origin,
+            redirected,
             alias_layer,
             stat,
         } = known;
         let kind = stat.attr.kind;
         let stack = match top {
+            Top::Dir(layers) if redirected => Some(Stack::candidates(layers).redirected()),
             Top::Dir(layers) => Some(Stack::candidates(layers)),
             _ => None,
         };
@@ -329,6 +343,7 @@ impl Union {
             lower_id: None,
             link: None,
             has_origin: false,
+            redirected: false,
             alias_layer: layer,
             stat: *stat,
         };

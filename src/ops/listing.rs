@@ -1,14 +1,16 @@
 //! The merged listing of a directory: from memory, or read from its layers.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Union;
+use super::redirect::Trail;
+use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
-use crate::layer::{LayerId, Listing, scan};
-use crate::merge::{DirIndex, Index, merge};
-use crate::tree::Inode;
+use crate::layer::{LayerId, Listing, MetRedirect, Readable, scan};
+use crate::merge::{DirIndex, Impure, Index, Stack, merge};
+use crate::tree::{Dir, Inode, ROOT};
 
 impl Union {
     /// The merged listing of `dir`, from memory or read now.
@@ -32,48 +34,106 @@ impl Union {
         }
         self.counters.index_misses.fetch_add(1, Ordering::Relaxed);
         let own = dir.dir().ok_or(Errno::NOTDIR)?;
-        let stack = own.stack();
-        let mut listings: Vec<(LayerId, Listing)> = Vec::with_capacity(stack.layers().len());
-        for &layer in stack.layers() {
-            let listing = self.list(dir, layer, stack.top())?;
-            let (opaque, redirected) = (listing.opaque, listing.redirected);
-            listings.push((layer, listing));
-            if opaque {
-                break;
-            }
-            if redirected {
-                self.refuse_redirect(dir, layer)?;
+        let listings = self.list_parts(dir, own)?;
+        let mut impure = Impure::default();
+        for (layer, _) in listings.iter().filter(|(_, l)| l.impure) {
+            match Some(*layer) == self.upper_id() {
+                true => impure.upper = true,
+                false => impure.lower = true,
             }
         }
-        if !stack.is_settled() {
-            own.set_stack(stack.settle(listings.len()));
-        }
-        let impure = listings
-            .first()
-            .is_some_and(|(layer, l)| Some(*layer) == self.upper_id() && l.impure);
         let index = Index::new(self.cookie_key(), impure, merge(listings, self.upper_id()));
         Ok(self.indexes.insert(dir.ino, index))
     }
 
-    /// A directory whose lower part lies elsewhere must not be shown without it.
-    fn refuse_redirect(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<()> {
-        if self.layers.len() == usize::from(layer) + 1 {
-            return Ok(()); // nothing lies below the lowest layer
+    /// Lists all parts of a directory. If it was not known what they are, it is afterwards.
+    fn list_parts(&self, dir: &Arc<Inode>, own: &Dir) -> Result<Vec<(LayerId, Listing)>> {
+        let stack = own.stack();
+        let mut listings: Vec<(LayerId, Listing)> = Vec::with_capacity(stack.layers().len());
+        let mut met = None;
+        for &layer in stack.layers() {
+            let mut listing = self.list(dir, layer, stack.top())?;
+            let opaque = listing.opaque;
+            met = self.take_redirect(dir, layer, &mut listing);
+            listings.push((layer, listing));
+            if opaque || (met.is_some() && !stack.is_settled()) {
+                break;
+            }
         }
-        Err(Errno::PERM).while_doing(|| {
-            format!(
-                "{} was renamed by another overlay (overlay.redirect in layer {layer}), which is \
-                 not supported",
-                dir.path()
-            )
-        })
+        if !stack.is_settled() {
+            let mut stack = stack.settle(listings.len());
+            if let Some(met) = met {
+                stack = self.list_redirected(dir, stack, met, &mut listings)?;
+            }
+            own.set_stack(stack);
+        }
+        Ok(listings)
+    }
+
+    /// The redirect of one part of a directory, if it means anything. A root has none, as in the
+    /// kernel.
+    fn take_redirect(
+        &self,
+        dir: &Inode,
+        layer: LayerId,
+        listing: &mut Listing,
+    ) -> Option<MetRedirect> {
+        let met = listing.redirect.take();
+        met.filter(|_| !listing.opaque && dir.ino != ROOT && self.has_layer_below(layer))
+    }
+
+    /// Lists the parts of a directory below the redirect `met` of the last one in `stack`.
+    fn list_redirected(
+        &self,
+        dir: &Arc<Inode>,
+        mut stack: Stack,
+        met: MetRedirect,
+        listings: &mut Vec<(LayerId, Listing)>,
+    ) -> Result<Stack> {
+        let mut layer = stack.layers().last().copied().unwrap_or_default();
+        let (parent, _) = dir.last_name().ok_or(Errno::STALE)?;
+        let mut trail = Trail::new(parent, self.follow(met, layer, || dir.path())?);
+        while let Some(hit) = self.next_part(&mut trail, layer)? {
+            if hit.kind != Kind::Dir {
+                break;
+            }
+            layer = hit.layer;
+            let found = self
+                .layer(layer)?
+                .open_dir_to_list(hit.dir.as_fd(), &hit.name);
+            let found = found.map(|(fd, readable)| (Arc::new(fd), readable));
+            let mut listing = self.list_found(dir, layer, found)?;
+            stack = stack.with_part(layer, hit.path);
+            let opaque = listing.opaque;
+            if let Some(met) = self.take_redirect(dir, layer, &mut listing) {
+                trail.turn(self.follow(met, layer, || dir.path())?);
+            }
+            listings.push((layer, listing));
+            if opaque {
+                break;
+            }
+        }
+        Ok(stack)
     }
 
     /// Reads the directory of one layer. What is missing below the top layer, or covered by a
     /// mount, counts as empty: layers may change under us, and mounts inside one are not part of it.
     fn list(&self, dir: &Arc<Inode>, layer: LayerId, top: LayerId) -> Result<Listing> {
+        match self.dir_to_list(dir, layer) {
+            Err(Errno::NOENT | Errno::NOTDIR) if layer != top => Ok(Listing::default()),
+            found => self.list_found(dir, layer, found),
+        }
+    }
+
+    /// The same of a part that was just opened.
+    fn list_found(
+        &self,
+        dir: &Arc<Inode>,
+        layer: LayerId,
+        found: Result<(Arc<OwnedFd>, Readable), Errno>,
+    ) -> Result<Listing> {
         let wh_files = self.layer(layer)?.wh_files;
-        let (fd, readable) = match self.dir_to_list(dir, layer) {
+        let (fd, readable) = match found {
             Ok(found) => found,
             Err(Errno::XDEV) => {
                 tracing::warn!(
@@ -83,7 +143,6 @@ impl Union {
                 );
                 return Ok(Listing::default());
             }
-            Err(Errno::NOENT | Errno::NOTDIR) if layer != top => return Ok(Listing::default()),
             Err(e) => return Err(e.into()),
         };
         scan(fd.as_fd(), readable, wh_files)

@@ -25,6 +25,7 @@ mod lookup;
 mod memory;
 mod open;
 mod place;
+mod redirect;
 mod remove;
 mod rename;
 mod report;
@@ -39,7 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use attr::{SetAttr, TimeChange};
-pub use config::{Config, Durability, UpperConfig, WhiteoutChoice};
+pub use config::{Config, Durability, RedirectDir, UpperConfig, WhiteoutChoice};
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
 pub use file::{WriteHow, Written};
@@ -60,6 +61,7 @@ use crate::tree::{FdCache, Inode, RealId, Table};
 use crate::upper::Upper;
 use file::FileFd;
 use place::Moves;
+use redirect::Redirects;
 
 /// Who asks: the ids, as in the view, and the process of the system call that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,7 @@ pub struct Union {
     writable: bool,
     /// Nobody else changes the layers: what they once said holds.
     lasting: bool,
+    redirects: Redirects,
     table: Table,
     indexes: IndexCache,
     ids: IdMaps,

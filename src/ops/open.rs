@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::redirect::Redirects;
 use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice};
 use crate::attr::Kind;
 use crate::error::SetupError;
@@ -54,9 +55,9 @@ impl Union {
         let root = Arc::new(Inode::new(ROOT, Kind::Dir, id, None, Some(stack)));
         let limit = descriptor_limit();
         Ok(Union {
-            upper,
             writable: !config.read_only,
             lasting: !config.changing_layers,
+            redirects: Redirects::of(config.redirect_dir, upper.as_ref()),
             table: Table::new(root, devices),
             ids: config.ids.clone(),
             indexes: IndexCache::new(config.cache_size),
@@ -69,6 +70,7 @@ impl Union {
             peak: super::memory::Peak::default(),
             dirty_limit: (limit / 4).clamp(16, 4096),
             pin_limit: (limit / 4) as u64,
+            upper,
             layers,
         })
     }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Union;
 use crate::attr::Attr;
 use crate::error::Errno;
-use crate::layer::{LayerId, Place, Readable, Stat};
-use crate::name::NameBuf;
+use crate::layer::{Layer, LayerId, Place, Readable, Stat};
+use crate::merge::RealPath;
+use crate::name::{Name, NameBuf};
 use crate::tree::{Inode, Pin, ROOT, RealId, State};
 
 /// When to try again.
@@ -27,6 +28,15 @@ enum Purpose {
     Names,
     /// To list it too.
     List,
+}
+
+/// How a directory is reached from one that is open.
+#[derive(Debug)]
+enum Step {
+    /// From its parent, by its name.
+    Name(NameBuf),
+    /// From the root of the layer.
+    Path(RealPath),
 }
 
 /// Counts renames, so that whoever walks a path can tell that it may have gone astray.
@@ -77,7 +87,7 @@ impl Union {
         layer: LayerId,
         purpose: Purpose,
     ) -> Result<(Arc<OwnedFd>, Readable), Errno> {
-        let mut missing: Vec<(Arc<Inode>, NameBuf)> = Vec::new();
+        let mut missing: Vec<(Arc<Inode>, Step)> = Vec::new();
         let mut at = Arc::clone(dir);
         let mut fd = loop {
             if at.ino == ROOT {
@@ -96,21 +106,33 @@ impl Union {
                 (_, None) => return Err(Errno::NOENT),
             };
             drop(state);
-            missing.push((at, name));
+            // Behind the name: a directory that is renamed gets its ways before its new name, so
+            // that either its old name is seen, which holds in a lower for ever, or its way.
+            let way = at.dir().and_then(|d| d.stack().way(layer).cloned());
+            if let Some(way) = way {
+                missing.push((at, Step::Path(way)));
+                break Arc::clone(&self.layer(layer)?.root);
+            }
+            missing.push((at, Step::Name(name)));
             at = parent;
         };
         let mut readable = Readable::No;
         let target = dir.ino;
-        for (dir, name) in missing.into_iter().rev() {
+        for (dir, step) in missing.into_iter().rev() {
             let layer_of = self.layer(layer)?;
-            let opened;
-            (opened, readable) = match purpose {
-                Purpose::List if dir.ino == target => {
-                    layer_of.open_dir_to_list(fd.as_fd(), &name)?
-                }
-                _ => (layer_of.open_dir_at(fd.as_fd(), &name)?, Readable::No),
+            let purpose = match dir.ino == target {
+                true => purpose,
+                false => Purpose::Names,
             };
-            fd = Arc::new(opened);
+            let names = match &step {
+                Step::Name(name) => std::slice::from_ref(name),
+                Step::Path(path) => path,
+            };
+            for (behind, name) in names.iter().rev().enumerate().rev() {
+                let purpose = if behind == 0 { purpose } else { Purpose::Names };
+                let opened = open_dir(layer_of, &fd, name, purpose)?;
+                (fd, readable) = (Arc::new(opened.0), opened.1);
+            }
             // The name may have been given to another directory meanwhile.
             if dir.id().layer == layer {
                 let stat = Stat::at(fd.as_fd(), b"")?;
@@ -273,5 +295,17 @@ impl Union {
             (None, _) => {}
         }
         attr
+    }
+}
+
+fn open_dir(
+    layer: &Layer,
+    dir: &OwnedFd,
+    name: &Name,
+    purpose: Purpose,
+) -> Result<(OwnedFd, Readable), Errno> {
+    match purpose {
+        Purpose::List => layer.open_dir_to_list(dir.as_fd(), name),
+        Purpose::Names => Ok((layer.open_dir_at(dir.as_fd(), name)?, Readable::No)),
     }
 }

@@ -318,6 +318,13 @@ impl Inode {
             .map(|a| (Arc::clone(&a.parent), NameBuf::from(&a.name)))
     }
 
+    /// The same, of what was removed as well: its last name.
+    pub fn last_name(&self) -> Option<(Arc<Inode>, NameBuf)> {
+        let state = self.state.read();
+        let alias = state.names.first().or(state.rare().past.as_ref())?;
+        Some((Arc::clone(&alias.parent), NameBuf::from(&alias.name)))
+    }
+
     /// The path in the view, for a person.
     pub fn path(&self) -> String {
         let mut parts = Vec::new();

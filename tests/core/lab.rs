@@ -47,6 +47,7 @@ fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
             durability: Durability::Volatile,
         }),
         read_only: false,
+        redirect_dir: unionmount::ops::RedirectDir::default(),
         changing_layers: false,
         cache_size: Config::CACHE_SIZE,
     }

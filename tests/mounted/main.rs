@@ -32,6 +32,7 @@ mod open_files;
 mod owners;
 mod privileges;
 mod races;
+mod redirects;
 mod removal;
 mod rename;
 mod requests;

@@ -85,6 +85,10 @@ fn usage_errors() {
             "--lower a -o whiteout=maybe /m",
             "auto, chardev, xattr, file",
         ),
+        (
+            "--lower a -o redirect_dir=maybe /m",
+            "on, off, follow, nofollow",
+        ),
         ("--lower a -o writeback=2 /m", "0 or 1"),
         ("--lower a -o uidmapping=0:1 /m", "DISK:SHOWN:COUNT"),
         ("--lower a --gid-map 0:9:5:2:20:2 /m", "overlap"),
@@ -164,8 +168,8 @@ fn words_that_only_warn_or_pass() {
             0,
         ),
         ("squash=", usize::MAX),
-        ("redirect_dir=on", 1),
-        ("redirect_dir=on,redirect_dir=on,metacopy=on", 2),
+        ("redirect_dir=on", 0),
+        ("redirect_dir=on,metacopy=on,metacopy=on", 1),
         ("noacl", 1),
         ("xattr_permissions=0", 0),
     ] {
@@ -216,10 +220,11 @@ fn flags() {
 fn settings() {
     let plan = mounted(
         "--lower a --upper u --work w --io direct --threads 3 --timeout 1.5 --whiteout xattr \
-         --volatile --allow-other -f --log debug --log-file l /m",
+         --redirect-dir follow --volatile --allow-other -f --log debug --log-file l /m",
     );
     assert_eq!(plan.serve.io, IoMode::Direct);
     assert_eq!(plan.serve.threads, Some(3));
+    assert_eq!(plan.config.redirect_dir, RedirectDir::Follow);
     assert_eq!(plan.serve.timeout, Some(Duration::from_millis(1500)));
     assert!(plan.allow_other && plan.foreground);
     assert_eq!(
