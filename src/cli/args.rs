@@ -8,7 +8,8 @@ const USAGE: &str =
     "unionmount [mount] --lower DIR[:DIR]... [--upper DIR --work DIR] [OPTIONS] MOUNTPOINT
        unionmount umount MOUNTPOINT
        unionmount inspect|stats [--json] MOUNTPOINT
-       unionmount sync MOUNTPOINT";
+       unionmount sync MOUNTPOINT
+       unionmount check-host [--json]";
 
 const EXAMPLES: &str = r"Examples:
   Two read-only trees under one writable directory, and out again:
@@ -64,6 +65,8 @@ pub(crate) enum Control {
     Stats(QueryArgs),
     /// Return when everything written so far is on disk (sync(1) does not reach a FUSE server)
     Sync(TargetArgs),
+    /// Try which ways to mount work on this machine, and say what is missing for the others
+    CheckHost(HostArgs),
 }
 
 /// What a command about an existing mount is given.
@@ -79,6 +82,14 @@ pub(crate) struct TargetArgs {
 pub(crate) struct QueryArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `check-host` is given.
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
     /// Print JSON for programs
     #[arg(long)]
     pub(crate) json: bool,
@@ -147,7 +158,7 @@ pub(crate) struct MountArgs {
     /// Arguments of other programs' making that nobody knows.
     #[arg(skip)]
     pub(crate) unknown: Vec<OsString>,
-    /// Where to mount: an existing directory
+    /// Where to mount: an existing directory (or /dev/fd/N: a /dev/fuse that the caller mounted)
     #[arg(value_name = "MOUNTPOINT", num_args = 0..=2)]
     pub(crate) operands: Vec<OsString>,
 }

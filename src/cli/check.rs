@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::failure::{Failure, reason};
+use super::mount::given_descriptor;
 use super::mountinfo::{Identity, is_dead};
 use super::plan::MountPlan;
 
 /// Makes the paths of `plan` absolute and checks that they can be used, together.
 pub(crate) fn check(plan: &mut MountPlan) -> Result<(), Failure> {
-    plan.mountpoint = check_mountpoint(&plan.mountpoint)?;
+    if given_descriptor(&plan.mountpoint).is_none() {
+        plan.mountpoint = check_mountpoint(&plan.mountpoint)?;
+    }
     let mut layers = Vec::with_capacity(plan.config.lowers.len() + 2);
     let writable = !plan.config.read_only;
     if let Some(upper) = &mut plan.config.upper {

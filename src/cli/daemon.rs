@@ -186,6 +186,7 @@ impl Running {
 }
 
 fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
+    let mounter = Mounter::find(&plan.mountpoint)?;
     let signals = Blocked::new(&[Signal::TERM, Signal::INT, Signal::USR1])
         .map_err(|e| Failure::new(format!("cannot block signals: {}", reason(e))))?;
     for signal in [Signal::HUP, Signal::PIPE] {
@@ -194,7 +195,6 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     umask(Mode::empty());
     raise_descriptor_limit();
     crate::sys::memory::keep_little();
-    let mounter = Mounter::find()?;
     let union = Arc::new(Union::open(&plan.config)?);
     let (mut pending, device) = mounter.mount(plan)?;
     let serve = ServeOptions {

@@ -12,6 +12,7 @@ mod environment;
 mod failure;
 mod fusermount;
 mod helper;
+mod host;
 mod logging;
 mod mount;
 mod mountinfo;
@@ -70,6 +71,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Control::Sync(args)) => Target::find(Path::new(&args.mountpoint))?
             .sync()
             .map(success),
+        Some(Control::CheckHost(args)) => {
+            let report = host::check();
+            print(&if args.json {
+                report.json()
+            } else {
+                render::host(&report)
+            })?;
+            Ok(ExitCode::from(u8::from(!report.any())))
+        }
         Some(Control::Inspect(args)) => query(&args, "inspect", |json| {
             Ok(render::inspect(&control::decode(json)?))
         }),

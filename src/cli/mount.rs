@@ -1,10 +1,10 @@
 //! Makes the mount, and takes away that mount and no other.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, major, minor, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{getegid, geteuid};
@@ -17,6 +17,7 @@ use super::namespace::{self, Whereabouts};
 use super::options;
 use super::plan::MountPlan;
 use crate::error::best_effort;
+use crate::sys::descriptor;
 
 /// Who makes the mount; found out before anything is changed.
 #[derive(Debug)]
@@ -25,11 +26,23 @@ pub(crate) enum Mounter {
     Ourselves(OwnedFd),
     /// fusermount3, for a plain user.
     Fusermount(Fusermount),
+    /// Whoever started us, who has mounted it already, for this device.
+    Caller(OwnedFd),
+}
+
+/// The descriptor that `/dev/fd/N` stands for, as mountpoint: an open `/dev/fuse` whose mount the
+/// caller has made (as in libfuse).
+pub(crate) fn given_descriptor(mountpoint: &Path) -> Option<RawFd> {
+    let number = mountpoint.to_str()?.strip_prefix("/dev/fd/")?;
+    number.parse().ok().filter(|n| *n >= 0)
 }
 
 impl Mounter {
-    /// Decides by what this process may do.
-    pub(crate) fn find() -> Result<Mounter, Failure> {
+    /// Decides by what this process was given and may do.
+    pub(crate) fn find(mountpoint: &Path) -> Result<Mounter, Failure> {
+        if let Some(number) = given_descriptor(mountpoint) {
+            return take_device(number).map(Mounter::Caller);
+        }
         if may_mount() {
             return open_device().map(Mounter::Ourselves);
         }
@@ -52,21 +65,15 @@ impl Mounter {
                 let device = program.mount(&plan.mountpoint, &fusermount_options(plan))?;
                 (device, By::Fusermount(program))
             }
+            Mounter::Caller(device) => {
+                let mounted = Mounted::new(plan.mountpoint.clone(), None, By::Caller);
+                return Ok((mounted.pending(), device));
+            }
         };
         match Identity::of(&plan.mountpoint) {
             Ok(identity) => {
-                let mounted = Mounted {
-                    path: plan.mountpoint.clone(),
-                    identity,
-                    by,
-                    daemon: Whereabouts::AtHome("it was not tried".to_owned()),
-                };
-                Ok((
-                    Pending {
-                        mounted: Some(mounted),
-                    },
-                    device,
-                ))
+                let mounted = Mounted::new(plan.mountpoint.clone(), Some(identity), by);
+                Ok((mounted.pending(), device))
             }
             Err(e) => {
                 best_effort("unmount", by.unmount(&plan.mountpoint, How::Lazy));
@@ -85,7 +92,8 @@ pub(crate) fn may_mount() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-fn open_device() -> Result<OwnedFd, Failure> {
+/// The device, to be mounted; or what is missing.
+pub(crate) fn open_device() -> Result<OwnedFd, Failure> {
     open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
         let remedy = match e {
             Errno::NOENT => "modprobe fuse; in a container: add --device /dev/fuse",
@@ -100,6 +108,26 @@ fn open_device() -> Result<OwnedFd, Failure> {
         ))
     })
 }
+
+fn take_device(number: RawFd) -> Result<OwnedFd, Failure> {
+    let fail = |why: String| {
+        Failure::new(format!(
+            "cannot serve \"/dev/fd/{number}\": {why} (open \"/dev/fuse\", mount with fd={number}, and \
+             let the descriptor be inherited)"
+        ))
+    };
+    let device = descriptor::take(number).map_err(|e| fail(reason(e)))?;
+    let stat = rustix::fs::fstat(&device).map_err(|e| fail(reason(e)))?;
+    let is_fuse = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == FUSE_DEVICE;
+    if !is_fuse {
+        return Err(fail("it is not the FUSE device".to_owned()));
+    }
+    Ok(device)
+}
+
+/// Number of /dev/fuse (Documentation/admin-guide/devices.txt).
+const FUSE_DEVICE: (u32, u32) = (10, 229);
 
 fn mount_ourselves(plan: &MountPlan, device: &OwnedFd) -> Result<(), Failure> {
     // Root lets everybody in, as every other filesystem does; the kernel checks permissions.
@@ -176,6 +204,8 @@ pub(crate) enum How {
 pub(crate) enum By {
     Ourselves,
     Fusermount(Fusermount),
+    /// Nobody here.
+    Caller,
 }
 
 impl By {
@@ -214,6 +244,7 @@ impl By {
                         }
                     })
             }
+            By::Caller => Err(Refusal::Other("whoever mounted it has to".to_owned())),
         }
     }
 }
@@ -240,12 +271,34 @@ impl std::fmt::Display for Refusal {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     path: PathBuf,
-    identity: Identity,
+    /// `None` if somebody else made it, and the path does not lead there.
+    identity: Option<Identity>,
     by: By,
     daemon: Whereabouts,
 }
 
 impl Mounted {
+    fn new(path: PathBuf, identity: Option<Identity>, by: By) -> Mounted {
+        let daemon = Whereabouts::AtHome("it was not tried".to_owned());
+        Mounted {
+            path,
+            identity,
+            by,
+            daemon,
+        }
+    }
+
+    fn pending(self) -> Pending {
+        Pending {
+            mounted: Some(self),
+        }
+    }
+
+    /// Whether somebody else made it and has to take it away.
+    pub(crate) fn is_the_callers(&self) -> bool {
+        matches!(self.by, By::Caller)
+    }
+
     /// Where it was made.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -257,7 +310,7 @@ impl Mounted {
     }
 
     fn is_here(&self) -> bool {
-        Identity::of(&self.path).is_ok_and(|found| found == self.identity)
+        Identity::of(&self.path).is_ok_and(|found| Some(found) == self.identity)
     }
 
     /// Runs `act` in the mount namespace in which the mount was made.
@@ -292,13 +345,13 @@ impl Pending {
         let Some(mounted) = &mut self.mounted else {
             return String::new();
         };
-        super::readahead::raise(&mounted.path);
-        if let By::Ourselves = mounted.by {
-            mounted.daemon = namespace::leave();
-        } else {
-            let why = "without CAP_SYS_ADMIN it cannot be".to_owned();
-            mounted.daemon = Whereabouts::AtHome(why);
+        if mounted.identity.is_some() {
+            super::readahead::raise(&mounted.path);
         }
+        mounted.daemon = match may_mount() {
+            true => namespace::leave(),
+            false => Whereabouts::AtHome("without CAP_SYS_ADMIN it cannot be".to_owned()),
+        };
         mounted.daemon.describe()
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::host::Report;
 use crate::ops::{Inspect, Role, Stats};
 
 /// `unionmount inspect`.
@@ -88,6 +89,20 @@ pub(crate) fn stats(stats: &Stats) -> String {
     let rest = rest.map(|(name, value)| vec![name.to_owned(), value.to_string()]);
     out.push_str(&table(&rest, &[1]));
     out
+}
+
+/// `unionmount check-host`.
+pub(crate) fn host(report: &Report) -> String {
+    let mut rows = vec![["WAY", "WORKS", ""].map(str::to_owned).to_vec()];
+    for finding in &report.ways {
+        let works = if finding.works { "yes" } else { "no" };
+        rows.push(vec![
+            finding.way.to_owned(),
+            works.to_owned(),
+            finding.note.clone(),
+        ]);
+    }
+    table(&rows, &[])
 }
 
 fn dash() -> String {

@@ -42,10 +42,12 @@ pub(crate) fn watch(signals: Blocked, watched: Watched) -> io::Result<()> {
                 }
             }
         }
-        take_down(&watched.mounted);
-        thread::sleep(GRACE);
+        if !watched.mounted.is_the_callers() {
+            take_down(&watched.mounted);
+            thread::sleep(GRACE);
+        }
         tracing::warn!(
-            "{:?} is still in use by processes: ending without them",
+            "{:?} is still mounted or in use by processes: ending without them",
             watched.mounted.path()
         );
         best_effort("sync", watched.union.sync_all());

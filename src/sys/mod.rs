@@ -4,6 +4,7 @@
 pub mod attr;
 pub mod cred;
 pub mod daemon;
+pub mod descriptor;
 pub mod handle;
 pub mod ioctl;
 pub mod memory;

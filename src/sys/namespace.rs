@@ -12,6 +12,15 @@ pub fn copy_mounts() -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
 }
 
+/// Makes this process the root of a new user namespace with a copy of the mount namespace.
+///
+/// # Errors
+/// `EPERM`, `ENOSPC`: the machine does not permit it (any more).
+pub fn become_user_namespace() -> Result<(), Errno> {
+    // SAFETY: as above; credentials change for the whole process, which has one thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
+}
+
 /// Gives this thread a current directory and a root of its own, without which it cannot enter
 /// another mount namespace while there are other threads.
 ///

@@ -114,6 +114,95 @@ fn fusermount3_is_missing() {
         .fails(1, &["fusermount3 is missing", "package fuse3"]);
 }
 
+/// As mount.fuse3 does with `drop_privileges`, or a helper with more rights than we have.
+#[test]
+fn the_caller_has_mounted() {
+    let lab = Lab::new();
+    let script = "
+        exec 9<>/dev/fuse
+        mount -i -t fuse.unionmount -o fd=9,rootmode=40000,user_id=0,group_id=0 given m
+        setpriv --bounding-set=-all --inh-caps=-all $U --lower l1 --upper u --work w /dev/fd/9
+        exec 9>&-
+        cat m/one; echo x >m/new; cat u/new
+        grep ' '$PWD/m' ' /proc/self/mounts | cut -d ' ' -f 1
+        daemon=$($U inspect m | sed -n 's/^pid *//p')
+        umount m
+        n=0
+        while kill -0 $daemon 2>/dev/null; do n=$((n+1)); test $n -lt 200; sleep 0.05; done";
+    let shown = lab.in_user_namespace(script).succeeds();
+    assert_eq!(shown, "1x\ngiven\n");
+    // It is not ours to unmount.
+    let script = "
+        exec 9<>/dev/fuse
+        mount -i -t fuse.unionmount -o fd=9,rootmode=40000,user_id=0,group_id=0 given m
+        $U -f --lower l1 /dev/fd/9 & daemon=$!
+        exec 9>&-
+        cat m/one
+        kill $daemon; wait $daemon
+        grep -c ' '$PWD/m' ' /proc/self/mounts";
+    assert_eq!(lab.in_user_namespace(script).succeeds(), "11\n");
+}
+
+#[test]
+fn a_descriptor_that_is_none_of_fuse() {
+    let lab = Lab::new();
+    lab.run("--lower l1 /dev/fd/9")
+        .fails(1, &["/dev/fd/9", "bad file descriptor"]);
+    lab.run("--lower l1 /dev/fd/1").fails(1, &["/dev/fd/1"]);
+    lab.in_user_namespace("exec 9</dev/null; exec $U --lower l1 /dev/fd/9")
+        .fails(1, &["/dev/fd/9", "not the FUSE device"]);
+}
+
+/// What `check-host` says in there, `WAY yes` or `WAY no`.
+fn ways(said: &str) -> Vec<String> {
+    let lines = said.lines().skip(1);
+    let words = lines.map(|line| {
+        line.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    words.collect()
+}
+
+#[test]
+fn what_works_on_this_machine() {
+    let lab = Lab::new();
+    let said = as_plain_user(&lab, "TMPDIR=$PWD/m exec $U check-host").succeeds();
+    let want = [
+        "root no",
+        "user-namespace yes",
+        "fusermount3 yes",
+        "pod yes",
+        "descriptor yes",
+    ];
+    assert_eq!(ways(&said), want, "{said}");
+    // Each of them is true: `a_plain_user_mounts_through_fusermount3`, `in_a_user_namespace`.
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        let said = lab.run("check-host").succeeds();
+        assert_eq!(ways(&said)[0], "root yes", "{said}");
+    }
+    let json = lab.in_user_namespace("$U check-host --json").succeeds();
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["ways"][0]["works"], false, "{json}");
+    assert_eq!(report["ways"][1]["works"], true, "{json}");
+    assert!(json.contains("sudo"), "{json}");
+    assert_eq!(fs::read_dir(lab.path("m")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let lab = Lab::new();
+    let script = "mount -t tmpfs none /dev && exec $U check-host";
+    let outcome = lab.in_user_namespace(script);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(
+        ways(&outcome.stdout).iter().all(|way| way.ends_with(" no")),
+        "{outcome:?}"
+    );
+    assert!(outcome.stdout.contains("--device /dev/fuse"), "{outcome:?}");
+}
+
 #[test]
 fn other_users_may_not_control_a_mount() {
     let lab = Lab::new();
