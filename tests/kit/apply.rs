@@ -110,7 +110,7 @@ impl Side {
         Some(match op {
             Op::GetXattr { at, name } => sys::getxattr(self.at(at), name).map(|v| show(&v)),
             Op::ListXattr { at } => list_xattrs(&self.at(at)),
-            Op::Stat { at } => sys::lstat(self.at(at)).map(|st| self.tell(&st)),
+            Op::Stat { at } => sys::lstat(self.at(at)).map(|st| tell(&st, self.since)),
             Op::Read { at } => sys::open(self.at(at), READ, 0)
                 .and_then(|fd| sys::get_fd(&fd))
                 .map(|data| checksum(&data)),
@@ -131,7 +131,7 @@ impl Side {
             Op::FdRead { slot, offset, len } => {
                 return Ok(checksum(&sys::pread(fd(slot)?, *offset, *len)?));
             }
-            Op::FdStat { slot } => return Ok(self.tell(&sys::fstat(fd(slot)?)?)),
+            Op::FdStat { slot } => return Ok(tell(&sys::fstat(fd(slot)?)?, self.since)),
             Op::FdWrite {
                 slot,
                 offset,
@@ -163,24 +163,6 @@ impl Side {
             other => unreachable!("{other:?} has no branch"),
         };
         done.map(|()| String::new())
-    }
-
-    fn tell(&self, st: &Stat) -> String {
-        let mode = st.mode;
-        let mtime = if st.mtime.0 >= self.since {
-            None
-        } else {
-            Some(st.mtime)
-        };
-        let owner = (st.uid, st.gid);
-        if st.is_dir() {
-            format!("{mode:o} {owner:?} {mtime:?}")
-        } else {
-            format!(
-                "{mode:o} {owner:?} {mtime:?} {} {} {}",
-                st.nlink, st.size, st.rdev
-            )
-        }
     }
 
     fn list(&self, path: &Path) -> Outcome {
@@ -224,6 +206,25 @@ impl Side {
             }
         }
         Ok(done)
+    }
+}
+
+/// What a stat answers; times from `since` on read as "now".
+pub fn tell(st: &Stat, since: i64) -> String {
+    let mode = st.mode;
+    let mtime = if st.mtime.0 >= since {
+        None
+    } else {
+        Some(st.mtime)
+    };
+    let owner = (st.uid, st.gid);
+    if st.is_dir() {
+        format!("{mode:o} {owner:?} {mtime:?}")
+    } else {
+        format!(
+            "{mode:o} {owner:?} {mtime:?} {} {} {}",
+            st.nlink, st.size, st.rdev
+        )
     }
 }
 

@@ -184,3 +184,60 @@ pub enum Op {
         slot: usize,
     },
 }
+
+impl Op {
+    /// The paths that it names in the union; not the target of a symlink.
+    pub fn paths_mut(&mut self) -> Vec<&mut At> {
+        match self {
+            Op::Link { from, to }
+            | Op::Rename { from, to, .. }
+            | Op::CopyRange { from, to, .. } => {
+                vec![from, to]
+            }
+            Op::Create { at, .. }
+            | Op::Mkdir { at, .. }
+            | Op::Mknod { at, .. }
+            | Op::Symlink { at, .. }
+            | Op::Unlink { at }
+            | Op::Rmdir { at }
+            | Op::RemoveTree { at }
+            | Op::Write { at, .. }
+            | Op::Append { at, .. }
+            | Op::Rewrite { at, .. }
+            | Op::Truncate { at, .. }
+            | Op::Fallocate { at, .. }
+            | Op::Chmod { at, .. }
+            | Op::Chown { at, .. }
+            | Op::Utimens { at, .. }
+            | Op::SetXattr { at, .. }
+            | Op::RemoveXattr { at, .. }
+            | Op::GetXattr { at, .. }
+            | Op::ListXattr { at }
+            | Op::Stat { at }
+            | Op::Read { at }
+            | Op::Readlink { at }
+            | Op::List { at }
+            | Op::Open { at, .. } => vec![at],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The open file that it uses; not that which it opens.
+    pub fn slot_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Op::Close { slot }
+            | Op::FdRead { slot, .. }
+            | Op::FdWrite { slot, .. }
+            | Op::FdMapWrite { slot, .. }
+            | Op::FdStat { slot }
+            | Op::FdTruncate { slot, .. }
+            | Op::FdFallocate { slot, .. }
+            | Op::FdChmod { slot, .. }
+            | Op::FdChown { slot, .. }
+            | Op::FdUtimens { slot, .. }
+            | Op::FdSetXattr { slot, .. }
+            | Op::FdSync { slot } => Some(slot),
+            _ => None,
+        }
+    }
+}

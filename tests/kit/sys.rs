@@ -71,7 +71,7 @@ fn c(path: impl AsRef<Path>) -> CString {
 }
 
 /// What stat(2) says, with only the parts a test may rely on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     pub dev: u64,
     pub ino: u64,

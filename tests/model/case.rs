@@ -1,0 +1,220 @@
+//! One case: layers and steps; how it is run beside the model, and how it is told when it fails.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::aim::aim;
+use crate::kit::apply::Side;
+use crate::kit::operation::Op;
+use crate::kit::snapshot::{self, Look};
+use crate::kit::{Lab, Subject, sys};
+use crate::merge::merge;
+use crate::operate::NO_TIMES;
+use crate::tree::{Rules, Tree};
+
+/// How the union is mounted, and what that changes.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    pub arguments: &'static [&'static str],
+    pub rules: Rules,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Do(Op),
+    Remount,
+}
+
+#[derive(Clone)]
+pub struct Case {
+    /// Lines of `kit::plant`, topmost layer first.
+    pub layers: Vec<Vec<String>>,
+    pub steps: Vec<Step>,
+}
+
+struct Run {
+    lab: Lab,
+    side: Side,
+    tree: Tree,
+    /// Nothing was changed since the mount.
+    fresh: bool,
+}
+
+/// Runs the case; the answer says where the union and the model part, and how it came to that. Counts
+/// what was carried out.
+pub fn run(setup: &Setup, case: &Case, done: &mut u64) -> Result<(), String> {
+    let mut taken = Vec::new();
+    let result = catch_unwind(AssertUnwindSafe(|| run_steps(setup, case, &mut taken)));
+    *done += taken.len() as u64;
+    let why = match result {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(panic) => match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(_) => "a panic".to_owned(),
+        },
+    };
+    let concrete = Case {
+        layers: case.layers.clone(),
+        steps: taken,
+    };
+    Err(format!("{why}\n{concrete:?}"))
+}
+
+fn run_steps(setup: &Setup, case: &Case, taken: &mut Vec<Step>) -> Result<(), String> {
+    let (lab, tree) = plant(setup, case);
+    let lab = lab.mount_as(&Subject::ours(setup.arguments));
+    let side = Side {
+        root: lab.mnt(),
+        slots: Default::default(),
+        has_ghosts: false,
+        since: NO_TIMES,
+    };
+    let mut run = Run {
+        lab,
+        side,
+        tree,
+        fresh: true,
+    };
+    run.compare("before the first step")?;
+    for (n, step) in case.steps.iter().enumerate() {
+        let Step::Do(op) = step else {
+            taken.push(Step::Remount);
+            run.remount(&format!("remount {n}"))?;
+            continue;
+        };
+        let op = aim(&run.tree, op);
+        if run.tree.leaves_open(&op) {
+            continue;
+        }
+        taken.push(Step::Do(op.clone()));
+        run.fresh = false;
+        let (want, have) = (run.tree.apply(&op), run.side.apply(&op));
+        if want != have {
+            return Err(format!(
+                "step {n}, {op:?}:\nthe model answers {want:?}\nthe union answers {have:?}"
+            ));
+        }
+    }
+    run.remount("the last remount")
+}
+
+/// Runs a case that is known; panics where `run` fails.
+pub fn check(setup: &Setup, layers: &[&[&str]], steps: Vec<Step>) {
+    let owned = |lines: &&[&str]| lines.iter().map(|&line| line.to_owned()).collect();
+    let layers = layers.iter().map(owned).collect();
+    if let Err(why) = run(setup, &Case { layers, steps }, &mut 0) {
+        panic!("{why}");
+    }
+}
+
+/// The layers on disk, not mounted, and what they mean.
+fn plant(setup: &Setup, case: &Case) -> (Lab, Tree) {
+    let mut lab = Lab::new();
+    for lines in &case.layers {
+        lab = lab.lower(&lines.join("\n"));
+    }
+    let lab = lab.upper("");
+    let lowers = (0..case.layers.len()).map(|n| lab.lower_dir(n));
+    let dirs: Vec<PathBuf> = std::iter::once(lab.upper_dir()).chain(lowers).collect();
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    let tree = merge(&dirs, setup.rules);
+    (lab, tree)
+}
+
+/// Runs the case on the model alone, and counts how often each kind of operation works and fails.
+pub fn rehearse(setup: &Setup, case: &Case, tally: &mut BTreeMap<String, (u64, u64)>) {
+    let (_lab, mut tree) = plant(setup, case);
+    for step in &case.steps {
+        let Step::Do(op) = step else {
+            tree.open = Default::default();
+            continue;
+        };
+        let op = aim(&tree, op);
+        if tree.leaves_open(&op) {
+            continue;
+        }
+        let kind = format!("{op:?}").split(' ').next().unwrap().to_owned();
+        let count = tally.entry(kind).or_default();
+        match tree.apply(&op) {
+            Ok(_) => count.0 += 1,
+            Err(_) => count.1 += 1,
+        }
+    }
+}
+
+impl Run {
+    fn remount(&mut self, when: &str) -> Result<(), String> {
+        self.compare(&format!("before {when}"))?;
+        self.side.slots = Default::default();
+        self.tree.open = Default::default();
+        self.lab.remount();
+        self.fresh = true;
+        self.compare(&format!("after {when}"))
+    }
+
+    fn compare(&self, when: &str) -> Result<(), String> {
+        let reading = self.lab.read(Look {
+            since: Some(NO_TIMES),
+            dir_mtime: true,
+            ..Look::default()
+        });
+        let mut lines = snapshot::diff(&self.tree.snapshot(), &reading.snapshot);
+        lines.extend(reading.faults);
+        lines.extend(self.wrong_directory_counts());
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let lines = lines.join("\n");
+        Err(format!(
+            "{when}, the model (< or left) and the union (> or right):\n{lines}"
+        ))
+    }
+
+    /// Directories whose `st_nlink` is not as it should be.
+    fn wrong_directory_counts(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let in_upper = |path: &str| sys::lstat(self.lab.in_upper(path)).is_ok_and(|st| st.is_dir());
+        for (path, id) in self.tree.paths() {
+            let Ok(names) = self.tree.names(id) else {
+                continue;
+            };
+            let parts = self.tree.inodes[id].lowers + usize::from(in_upper(&path));
+            let below = names.values().filter(|&&id| self.tree.is_dir(id)).count();
+            // SEMANTICS 6: a directory that has parts in several layers has 1.
+            let (one, all) = (Ok(1), Ok(2 + below as u64));
+            let have = sys::lstat(self.lab.at(&path)).map(|st| st.nlink);
+            // SEMANTICS 6: a directory that has parts in several layers has 1. The kernel may still
+            // know the count from before a copy-up, the daemon not yet that a layer is opaque.
+            let before_copy_up = parts == 2 && in_upper(&path) && !self.fresh;
+            let before_listing = parts == 1 && self.tree.inodes[id].candidates > 1;
+            let want = if parts > 1 { one } else { all };
+            if have != want && !(before_copy_up && have == all || before_listing && have == one) {
+                wrong.push(format!("! /{path}: st_nlink {want:?} | {have:?}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// As the body of a test that can be pasted into `found.rs`.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "    let layers: &[&[&str]] = &[")?;
+        for lines in &self.layers {
+            writeln!(f, "        &{lines:?},")?;
+        }
+        writeln!(f, "    ];\n    let steps = vec![")?;
+        for step in &self.steps {
+            // Paths and values are owned: as literals they would not compile.
+            let text = format!("{step:?}")
+                .replace("\", ", "\".into(), ")
+                .replace("\" }", "\".into() }")
+                .replace("value: [", "value: vec![");
+            writeln!(f, "        {text},")?;
+        }
+        write!(f, "    ];")
+    }
+}
