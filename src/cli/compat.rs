@@ -1,34 +1,28 @@
-//! The page docs/COMPAT.md: what becomes of each word that `-o` may hold, from the one table in
-//! `options`. A test holds page and table together.
-
-use std::fmt::Write;
+//! What becomes of each word that `-o` may hold, from the one table in `options`: for man pages and
+//! for docs/COMPAT.md. A test holds page and table together.
 
 use super::options::{GROUPS, Group, Treatment};
-use crate::error::best_effort;
 
-/// What stands between these two lines of the page is written by [`tables`].
-#[cfg(test)]
-const BEGIN: &str = "<!-- generated from src/cli/options.rs: begin -->\n";
-#[cfg(test)]
-const END: &str = "<!-- generated from src/cli/options.rs: end -->\n";
-
-/// All words that `-o` may hold and what becomes of them, as Markdown.
-pub fn tables() -> String {
-    let mut out = String::new();
-    for group in GROUPS {
-        let rows: Vec<String> = group.rows.iter().map(|row| line(group, row)).collect();
-        let text = format!(
-            "\n### {}\n\n| option | | |\n|---|---|---|\n{}",
-            group.title,
-            rows.concat()
-        );
-        // Writing to a String cannot fail; the result has nothing to say.
-        best_effort("format", out.write_str(&text));
-    }
-    out
+/// What becomes of one word.
+#[derive(Debug)]
+pub struct Word {
+    /// Who speaks it.
+    pub group: &'static str,
+    /// The word itself.
+    pub word: &'static str,
+    /// `works`, `accepted`, `refused` and the like.
+    pub verdict: &'static str,
+    /// What it does, or why it does nothing.
+    pub how: String,
 }
 
-fn line(group: &Group, (word, treatment): &(&str, Treatment)) -> String {
+/// All words that `-o` may hold and what becomes of them, in the order of the table.
+pub fn option_words() -> Vec<Word> {
+    let of_group = |group: &'static Group| group.rows.iter().map(move |row| explain(group, row));
+    GROUPS.iter().flat_map(of_group).collect()
+}
+
+fn explain(group: &'static Group, (word, treatment): &(&'static str, Treatment)) -> Word {
     let one_of = |allowed: &[&str]| {
         let all: Vec<String> = allowed.iter().map(|v| format!("`{word}={v}`")).collect();
         all.join(", ")
@@ -49,12 +43,35 @@ fn line(group: &Group, (word, treatment): &(&str, Treatment)) -> String {
             ("refused", format!("{why}; {} accepted", one_of(allowed)))
         }
     };
-    format!("| `{word}` | {verdict} | {how} |\n")
+    Word {
+        group: group.title,
+        word,
+        verdict,
+        how,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What stands between these two lines of the page is written by [`tables`].
+    const BEGIN: &str = "<!-- generated from src/cli/options.rs: begin -->\n";
+    const END: &str = "<!-- generated from src/cli/options.rs: end -->\n";
+
+    /// All words, as Markdown.
+    fn tables() -> String {
+        let mut out = String::new();
+        let mut last = "";
+        for word in option_words() {
+            if word.group != last {
+                last = word.group;
+                out += &format!("\n### {last}\n\n| option | | |\n|---|---|---|\n");
+            }
+            out += &format!("| `{}` | {} | {} |\n", word.word, word.verdict, word.how);
+        }
+        out
+    }
 
     /// With UNIONMOUNT_UPDATE in the environment the page is written anew instead.
     #[test]

@@ -42,7 +42,12 @@ use failure::{Failure, reason};
 use helper::Request;
 use plan::{Personality, Plan};
 
-pub use compat::tables as option_tables;
+pub use compat::{Word, option_words};
+
+/// The command line as clap has it, for man pages and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
 
 /// Runs the program with `args` (the name it was called under first).
 pub fn run(args: Vec<OsString>) -> ExitCode {
