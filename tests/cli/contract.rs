@@ -2,7 +2,7 @@
 //! what the uppers of fuse-overlayfs mean, environment, signals.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -111,6 +111,34 @@ fn the_command_lines_of_the_engines() {
         assert_eq!(notes(&lab), [""; 0], "{args:?}");
         lab.run("umount m").succeeds();
     }
+}
+
+/// mount.fuse3 runs it by a shell, with everything that it was given joined.
+#[test]
+fn as_containerd_mounts_through_mount_fuse3() {
+    let lab = Lab::new();
+    let bin = lab.program_as("fuse-overlayfs");
+    let path = format!(
+        "{}:/usr/sbin:/usr/bin:/sbin:/bin",
+        bin.parent().unwrap().display()
+    );
+    let at = |name| lab.path(name).to_str().unwrap().to_owned();
+    let mut command = lab.command("mount.fuse3", "");
+    command
+        .env("PATH", path)
+        .args(["overlay", &at("m")])
+        .args(["-o", &format!("workdir={}", at("w"))])
+        .args(["-o", &format!("upperdir={}", at("u"))])
+        .args(["-o", &format!("lowerdir={}:{}", at("l1"), at("l2"))])
+        .args(["-o", "uidmapping=0:100000:65536", "-t", "fuse-overlayfs"]);
+    silent(outcome(command));
+    let shown = lab.mounted("m").unwrap();
+    assert!(
+        shown.starts_with("fuse-overlayfs fuse.fuse-overlayfs rw,noatime,"),
+        "{shown}"
+    );
+    assert_eq!(fs::metadata(lab.path("m/one")).unwrap().uid(), 100_000);
+    lab.run("umount m").succeeds();
 }
 
 /// The same under our own name.
