@@ -21,6 +21,7 @@ use rustix::process::{chdir, chroot, fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::failure::reason;
+use super::mountinfo::Identity;
 use crate::sys::namespace::{copy_mounts, own_root};
 
 /// A mount namespace, by its number: a descriptor would keep it alive.
@@ -47,18 +48,9 @@ impl Namespace {
     /// # Errors
     /// No process is in it that can be seen from here, or it may not be entered.
     pub(crate) fn visit<T: Send>(self, act: impl FnOnce() -> T + Send) -> Result<T, String> {
-        let enter = || -> Result<(), String> {
-            let namespace = self.find().ok_or("nobody is in its mount namespace")?;
-            let failed = |e| format!("cannot enter its mount namespace: {}", reason(e));
-            own_root().map_err(failed)?;
-            let kind = Some(LinkNameSpaceType::Mount);
-            move_into_link_name_space(namespace.as_fd(), kind).map_err(failed)
-        };
-        let visit = || enter().map(|()| act());
-        thread::scope(|scope| match scope.spawn(visit).join() {
-            Ok(done) => done,
-            Err(_) => Err("the thread that went there panicked".to_owned()),
-        })
+        let namespace = self.find().ok_or("nobody is in its mount namespace")?;
+        visit(&namespace, act)
+            .map_err(|e| format!("cannot enter its mount namespace: {}", reason(e)))
     }
 
     /// Through whichever process is in it.
@@ -72,6 +64,23 @@ impl Namespace {
             open(&link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
         })
     }
+}
+
+/// Runs `act` in the mount namespace that `namespace` is open for, at its root.
+fn visit<T: Send>(namespace: &OwnedFd, act: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    let there = || {
+        own_root()?;
+        enter(namespace)?;
+        Ok(act())
+    };
+    thread::scope(|scope| match scope.spawn(there).join() {
+        Ok(done) => done,
+        Err(_) => Err(Errno::IO),
+    })
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), Errno> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
 }
 
 /// Where the daemon is, as seen from its mount.
@@ -120,12 +129,16 @@ fn try_leave() -> Result<Namespace, String> {
     let flags = OFlags::CLOEXEC | OFlags::DIRECTORY;
     let root = open("/", flags | OFlags::PATH, Mode::empty()).map_err(refused)?;
     let back = open("/proc/self/ns/mnt", OFlags::CLOEXEC, Mode::empty()).map_err(refused)?;
+    // Who goes back comes to the root of the namespace, from where our paths must be right.
+    let root_here = || Identity::of(Path::new("/")).ok();
+    if visit(&back, root_here).map_err(refused)? != root_here() {
+        return Err("the daemon has another root".to_owned());
+    }
     copy_mounts().map_err(refused)?;
     match empty_out() {
         Ok(()) => Ok(home),
         Err(e) => {
-            let kind = Some(LinkNameSpaceType::Mount);
-            let returned = move_into_link_name_space(back.as_fd(), kind)
+            let returned = enter(&back)
                 .and_then(|()| fchdir(&root))
                 .and_then(|()| chroot("."));
             crate::error::best_effort("return to the mount namespace", returned);

@@ -64,7 +64,9 @@ impl Setting {
             Setting::UpperDir => "`--upper`",
             Setting::WorkDir => "`--work`",
             Setting::Volatile => "`--volatile`",
-            Setting::Fsync => "0: never sync, and leave no mark of that (`volatile` leaves one)",
+            Setting::Fsync => {
+                "0: never sync, and leave no mark of that (`volatile` leaves one); also `sync=0`"
+            }
             Setting::Timeout => "`--timeout`; 1000000000 and more is for ever",
             Setting::Threads => "`--threads`",
             Setting::CacheSize => "`--cache-size`",

@@ -119,6 +119,46 @@ fn where_it_may_not_leave_it_says_so() {
     assert!(said.contains("not left: without CAP_SYS_ADMIN"), "{said}");
 }
 
+/// As in a container: other processes, process 1 among them, live on.
+#[test]
+fn a_namespace_within_a_container() {
+    let lab = Lab::new();
+    let script = "
+        unshare -m sh -euc '$U --lower l1 m; $U inspect m' >said
+        grep -q '^namespace *left' said
+        daemon=$(sed -n 's/^pid *//p' said)
+        n=0
+        while kill -0 $daemon 2>/dev/null; do n=$((n+1)); test $n -lt 200; sleep 0.05; done";
+    let mut command = lab.command("unshare", "-Urmpf --mount-proc sh -euc");
+    command.arg(script).env("U", PROGRAM);
+    outcome(command).succeeds();
+}
+
+/// A daemon in a chroot could not find its way back: it stays, where it was, and unmounts.
+#[test]
+fn a_chroot_is_not_left() {
+    for chroot in ["mkdir r", "mkdir r; mount -t tmpfs none r"] {
+        let lab = Lab::new();
+        let script = format!(
+            "{chroot}
+            for dir in bin dev etc lib lib64 proc usr; do
+                [ ! -d /$dir ] || {{ mkdir r/$dir; mount --rbind /$dir r/$dir; }}
+            done
+            mkdir r/l r/m; echo x >r/l/f; cp $U r/program
+            chroot r /program --lower /l /m
+            chroot r /program inspect /m >said
+            cat r/m/f
+            kill $(sed -n 's/^pid *//p' said)
+            n=0
+            while grep -q r/m /proc/self/mounts; do n=$((n+1)); test $n -lt 100; sleep 0.05; done
+            grep '^namespace' said"
+        );
+        let said = lab.in_user_namespace(&script).succeeds();
+        assert!(said.starts_with("x\nnamespace"), "{said}");
+        assert!(said.contains("not left: "), "{said}");
+    }
+}
+
 /// The namespace of process 1 ends with the machine, or with all that runs in the container.
 #[test]
 fn the_first_namespace_is_not_left() {
