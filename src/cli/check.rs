@@ -8,7 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::failure::{Failure, reason};
 use super::mount::given_descriptor;
-use super::mountinfo::{Identity, is_dead};
+use super::mountinfo::{self, Identity, is_dead};
 use super::plan::MountPlan;
 
 /// Makes the paths of `plan` absolute and checks that they can be used, together.
@@ -191,6 +191,29 @@ fn check_apart(layers: &[Seen]) -> Result<(), Failure> {
             if let Some(outer) = by_object.get(&object) {
                 return Err(Failure::new(format!(
                     "cannot use {layer}: it is inside {outer} (choose separate directories)"
+                )));
+            }
+        }
+    }
+    check_apart_on_disk(layers)
+}
+
+/// The same where the path that was given does not show it: one of them is a bind mount of a directory
+/// in the other.
+fn check_apart_on_disk(layers: &[Seen]) -> Result<(), Failure> {
+    // Without it nothing can be told.
+    let entries = mountinfo::entries().unwrap_or_default();
+    let located = layers.iter().filter_map(|layer| {
+        let location = mountinfo::location(&entries, &layer.canonical)?;
+        Some((location, layer))
+    });
+    let by_location: HashMap<_, &Seen> = located.collect();
+    for ((device, path), layer) in &by_location {
+        for above in path.ancestors().skip(1) {
+            if let Some(outer) = by_location.get(&(device.clone(), above.to_owned())) {
+                return Err(Failure::new(format!(
+                    "cannot use {layer}: through a bind mount it is inside {outer} (choose separate \
+                     directories)"
                 )));
             }
         }

@@ -11,6 +11,11 @@ use rustix::io::Errno;
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
+    id: u64,
+    /// `MAJOR:MINOR` of its filesystem.
+    device: OsString,
+    /// What of its filesystem is mounted.
+    root: PathBuf,
     pub(crate) mount_point: PathBuf,
     /// Options of this mount and of its filesystem, in that order.
     pub(crate) options: Vec<String>,
@@ -37,7 +42,10 @@ pub(crate) fn entries() -> io::Result<Vec<Entry>> {
 /// `36 35 98:0 /root /mnt/point rw,noatime shared:1 - ext4 /dev/root rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|&b| b == b' ');
-    let mount_point = fields.nth(4)?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = fields.nth(1)?;
+    let root = fields.next()?;
+    let mount_point = fields.next()?;
     let mount_options = fields.next()?;
     fields.find(|field| *field == b"-")?;
     let fs_type = fields.next()?;
@@ -49,6 +57,9 @@ fn parse_line(line: &[u8]) -> Option<Entry> {
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
     Some(Entry {
+        id,
+        device: decode(device),
+        root: PathBuf::from(decode(root)),
         mount_point: PathBuf::from(decode(mount_point)),
         options,
         fs_type: decode(fs_type).to_string_lossy().into_owned(),
@@ -81,6 +92,18 @@ fn decode(field: &[u8]) -> OsString {
         };
     }
     OsString::from_vec(out)
+}
+
+/// Where a directory lies: its filesystem, and its path there, through whatever mounts one gets to it.
+pub(crate) type Location = (OsString, PathBuf);
+
+/// Where the directory at the canonical path `path` lies; `None` if `entries` do not tell.
+pub(crate) fn location(entries: &[Entry], path: &Path) -> Option<Location> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+    let mount = entries.iter().find(|entry| entry.id == found.stx_mnt_id)?;
+    let below = path.strip_prefix(&mount.mount_point).ok()?;
+    Some((mount.device.clone(), mount.root.join(below)))
 }
 
 /// Tells one mount from any other that is, or will be, at the same path.
@@ -140,6 +163,8 @@ mod tests {
     fn lines() {
         let line = br"36 35 0:41 / /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.unionmount a\134b ro,user_id=0";
         let entry = parse_line(line).unwrap();
+        assert_eq!((entry.id, &*entry.device), (36, OsStr::new("0:41")));
+        assert_eq!(entry.root, Path::new("/"));
         assert_eq!(entry.mount_point, Path::new("/mnt/a b"));
         assert_eq!(entry.options, ["rw", "nosuid", "ro", "user_id=0"]);
         assert_eq!(entry.fs_type, "fuse.unionmount");

@@ -31,6 +31,8 @@ pub struct Stat {
     pub attr: Attr,
     /// Something is mounted on it.
     pub mount_root: bool,
+    /// When it was made, mixed into a few bits; 0 if its filesystem does not tell.
+    pub born: u32,
 }
 
 impl Stat {
@@ -40,16 +42,25 @@ impl Stat {
     /// Those of statx(2).
     pub fn at(dir: BorrowedFd<'_>, name: &Name) -> Result<Stat, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
-        let st = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let st = rustix::fs::statx(dir, name, flags, wanted)?;
         let mount_root = st
             .stx_attributes
             .contains(rustix::fs::StatxAttributes::MOUNT_ROOT);
+        let told = StatxFlags::from_bits_retain(st.stx_mask).contains(StatxFlags::BTIME);
+        let born = if told { mix(&st.stx_btime) } else { 0 };
         Ok(Stat {
             dev: rustix::fs::makedev(st.stx_dev_major, st.stx_dev_minor),
             attr: Attr::from(&st),
             mount_root,
+            born,
         })
     }
+}
+
+/// A time in few bits: nanoseconds have 30, and seconds turn all of them.
+fn mix(time: &rustix::fs::StatxTimestamp) -> u32 {
+    (time.tv_sec as u32).wrapping_mul(0x9e37_79b1) ^ time.tv_nsec
 }
 
 impl Place {

@@ -130,6 +130,12 @@ impl Layer {
         }
     }
 
+    /// Whether its filesystem keeps for good when an object was made. (kernel overlayfs does not: there
+    /// it changes with a copy-up.)
+    pub fn tells_birth(&self) -> bool {
+        self.handle_format() != HandleFormat::Unknown
+    }
+
     /// Whether its filesystem is known to list every extended attribute that it has: others answer
     /// to some names that they do not list.
     pub fn lists_all_xattrs(&self) -> bool {

@@ -68,6 +68,9 @@ impl Union {
         let place = self.place(dir)?;
         let stat = place.stat().while_doing(|| "stat a lower directory")?;
         let old = dir.id();
+        if self.real_id(old.layer, &stat) != old || stat.attr.kind != Kind::Dir {
+            return Err(Errno::STALE.into());
+        }
         let origin = self.origin_of(old.layer, &place);
         let Copied {
             mut staged,
@@ -210,7 +213,7 @@ impl Union {
         }
         let place = self.place(inode)?;
         let stat = place.stat().while_doing(|| "stat a lower file")?;
-        if self.real_id(old.layer, &stat) != old {
+        if self.real_id(old.layer, &stat) != old || stat.attr.kind != inode.kind {
             return Err(Errno::STALE.into());
         }
         let origin = self.origin_of(old.layer, &place);

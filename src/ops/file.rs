@@ -3,7 +3,7 @@
 //! No descriptor belongs to an open file of the view: the kernel does not tell of open and close.
 //! One descriptor an inode is kept in a bounded cache and found by the inode.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,6 +15,7 @@ use super::copy_up::ALL;
 use super::{Caller, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
+use crate::layer::Stat;
 use crate::tree::{Inode, RealId};
 
 /// A writable descriptor that was not used for so long is given up: it would forbid others to
@@ -188,11 +189,11 @@ impl Union {
         let (fd, id, size) = self.with_place(inode, |place| {
             let id = inode.id();
             let fd = place.open_quiet(mode)?;
-            let stat = rustix::fs::fstat(&fd)?;
-            if stat.st_ino != id.ino {
+            let stat = Stat::at(fd.as_fd(), b"")?;
+            if self.real_id(id.layer, &stat) != id {
                 return Err(Errno::STALE); // another object has the name now
             }
-            Ok((fd, id, stat.st_size as u64))
+            Ok((fd, id, stat.attr.size))
         })?;
         crate::layer::refuse_metacopy(&fd)?;
         let mut fd = FileFd::new(fd, id, mode == OFlags::RDWR);

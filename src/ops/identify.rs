@@ -18,7 +18,8 @@ use crate::tree::{Alias, Inode, RealId, UnionLink};
 
 /// What registering an object has found out.
 pub(super) struct Known {
-    id: RealId,
+    /// What was found at the name; its inode may be that of a copy already.
+    pub(super) id: RealId,
     wanted: Option<u64>,
     lower_id: Option<RealId>,
     link: Option<UnionLink>,
@@ -76,9 +77,10 @@ impl Union {
         }
         let id = self.real_id(layer, &stat);
         let place = Place::At(fd, name.into());
-        if self.table.find(id).is_none()
-            && (stat.attr.kind == Kind::Dir) != matches!(found.top, Top::Dir(_))
-        {
+        if (stat.attr.kind == Kind::Dir) != matches!(found.top, Top::Dir(_)) {
+            if index.read().version() != version {
+                return Ok(None);
+            }
             return Err(Errno::STALE.into()); // the layer was changed under us
         }
         let impure = index.read().impure;
@@ -319,7 +321,7 @@ impl Union {
             }
             self.note_lookup(inode, count);
         };
-        let inode = self.table.find_or_insert(id, wanted, make, update);
+        let inode = self.table.find_or_insert((id, kind), wanted, make, update);
         if let Some(lower) = lower_id {
             self.table.also(lower, &inode);
         }

@@ -140,13 +140,16 @@ impl Union {
             .hint
             .and_then(|ino| self.known_child(dir, name, ino, count))
         {
-            return match self.stat(&inode) {
-                Ok(stat) => Ok(Some((inode, stat))),
+            let stat = self.stat(&inode);
+            match stat {
+                Ok(stat) => return Ok(Some((inode, stat))),
+                // A layer was changed under us: another object may have the name.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => self.uncount(inode, count),
                 Err(e) => {
                     self.uncount(inode, count);
-                    Err(e.into())
+                    return Err(e.into());
                 }
-            };
+            }
         }
         let link_changes = || self.upper.as_ref().map(|u| u.links.changes());
         let links = link_changes();
@@ -159,7 +162,7 @@ impl Union {
                 Err(Errno::NOENT.into())
             };
         };
-        let stat = known.stat;
+        let (id, stat) = (known.id, known.stat);
         let (inode, added) = self.register(dir, name, found.top, known, count);
         let index = index.read();
         match index.get(name) {
@@ -174,7 +177,17 @@ impl Union {
                     drop(state);
                     drop(others);
                 }
-                Ok(Some((inode, stat)))
+                if inode.id() == id {
+                    return Ok(Some((inode, stat)));
+                }
+                // Another name of a hard link that was copied up, as only memory knows.
+                match self.stat(&inode) {
+                    Ok(stat) => Ok(Some((inode, stat))),
+                    Err(e) => {
+                        self.uncount(inode, count);
+                        Err(e.into())
+                    }
+                }
             }
             _ => {
                 drop(index);

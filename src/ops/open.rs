@@ -50,6 +50,7 @@ impl Union {
             layer: 0,
             dev: devices.index(stat.dev),
             ino: stat.attr.ino,
+            born: 0, // the root is what it is
         };
         let stack = Stack::candidates((0..layers.len() as LayerId).collect());
         let root = Arc::new(Inode::new(ROOT, Kind::Dir, id, None, Some(stack)));

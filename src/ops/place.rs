@@ -248,7 +248,8 @@ impl Union {
         self.with_place(inode, |place| {
             let stat = place.stat()?; // that it is the right object is checked: no need to reread
             let id = inode.id();
-            if inode.ino != ROOT && self.real_id(id.layer, &stat) != id {
+            let same = self.real_id(id.layer, &stat) == id && stat.attr.kind == inode.kind;
+            if inode.ino != ROOT && !same {
                 return Err(Errno::STALE);
             }
             Ok(stat)
@@ -261,6 +262,10 @@ impl Union {
             layer,
             dev: self.table.devices().index(stat.dev),
             ino: stat.attr.ino,
+            born: match self.layer(layer).is_ok_and(Layer::tells_birth) {
+                true => stat.born,
+                false => 0,
+            },
         }
     }
 

@@ -6,6 +6,8 @@ use rustix::io::Errno;
 
 /// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, 17 bytes (Linux 6.9).
 const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500u32 as libc::Ioctl;
+/// `BTRFS_IOC_FS_INFO`: `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`, 1024 bytes.
+const BTRFS_IOC_FS_INFO: libc::Ioctl = 0x8400_941fu32 as libc::Ioctl;
 /// `FS_IOC_GETFLAGS`: `_IOR('f', 1, long)`; transfers an int.
 pub const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 /// `FS_IOC_SETFLAGS`: `_IOW('f', 2, long)`; transfers an int.
@@ -32,8 +34,18 @@ pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     let mut uuid = [0u8; 16];
     if let (Ok(()), [16, bytes @ ..]) = (result(rc), &buffer) {
         uuid.copy_from_slice(bytes);
+        return uuid;
     }
-    uuid
+    btrfs_uuid(fd).unwrap_or_default()
+}
+
+/// The same for btrfs, which has an ioctl of its own: `fsid`, behind two numbers of 64 bits.
+fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
+    let mut info = [0u8; 1024];
+    // SAFETY: the command writes at most the 1024 bytes of struct btrfs_ioctl_fs_info_args.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO, info.as_mut_ptr()) };
+    result(rc).ok()?;
+    info.get(16..32)?.try_into().ok()
 }
 
 /// Reads the inode flags of `fd` (lsattr).

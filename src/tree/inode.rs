@@ -22,6 +22,9 @@ pub struct RealId {
     pub dev: u16,
     /// Its number there.
     pub ino: u64,
+    /// When it was made, in a few bits, so that a number that is used again is another object; 0
+    /// where that cannot be known.
+    pub born: u32,
 }
 
 /// A name of an object in the view. It counts as a child of `parent`, which therefore stays known.

@@ -113,6 +113,7 @@ mod tests {
             layer: 0,
             dev: 0,
             ino: 1,
+            born: 0,
         };
         let dir = Arc::new(Inode::new(1, Kind::Dir, id, None, None));
         let alias = |n: u8| Alias::new(&dir, &[n], 0);

@@ -11,6 +11,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::inode::{Inode, RealId};
 use super::number::{Devices, ROOT};
+use crate::attr::Kind;
 
 /// See the module. Its shard locks are leaves; where both maps are locked, `displaced` comes first.
 #[derive(Debug)]
@@ -43,23 +44,12 @@ impl Table {
         self.by_number.get(&ino).map(|e| Arc::clone(&e))
     }
 
-    /// The live inode of a real object.
-    pub fn find(&self, id: RealId) -> Option<Arc<Inode>> {
-        let displaced = self.displaced.get(&id).map(|n| *n);
-        let number = displaced.or_else(|| self.devices.wanted(id.dev, id.ino))?;
-        let inode = self.get(number)?;
-        let state = inode.state();
-        let same = state.is(id);
-        drop(state);
-        same.then_some(inode)
-    }
-
-    /// The live inode of `id`, or a new one with number `wanted` (or another, if that is taken),
-    /// made by `make`. Whether it is new is the second value. `update` runs on whichever it is
-    /// while it cannot be removed from the table.
+    /// The live inode of `id`, an object of kind `kind`, or a new one with number `wanted` (or
+    /// another, if that is taken), made by `make`. `update` runs on whichever it is while it cannot be
+    /// removed from the table; whether it is new is its second argument.
     pub fn find_or_insert(
         &self,
-        id: RealId,
+        (id, kind): (RealId, Kind),
         wanted: Option<u64>,
         make: impl FnOnce(u64) -> Inode,
         update: impl FnOnce(&Arc<Inode>, bool),
@@ -72,7 +62,8 @@ impl Table {
             Entry::Vacant(_) => None,
         };
         let number = known.or(wanted).unwrap_or_else(|| self.devices.synthetic());
-        let is_it = |inode: &Inode| inode.state().is(id);
+        // The number may be used again by an object of another kind, in a layer that changes.
+        let is_it = |inode: &Inode| inode.kind == kind && inode.state().is(id);
         let natural_one = natural.filter(|n| known.is_none() && *n != number);
         if let Some(found) = natural_one
             .and_then(|n| self.by_number.get(&n))

@@ -71,6 +71,15 @@ pub(super) fn choose(
             return refuse("names with .wh. are no whiteouts", "auto");
         }
         (_, Some(Dialect::File)) => return refuse("whiteouts are .wh. files", "file or auto"),
+        (_, None) if !can.exchange => {
+            return refuse("exchanging two names does not work", "file or auto");
+        }
+        (_, Some(_)) if !can.exchange => {
+            return Err(SetupError::new(format!(
+                "exchanging two names (RENAME_EXCHANGE) does not work in {path:?}, as the form of \
+                 its whiteouts requires: move it to a filesystem that can"
+            )));
+        }
         (Dialect::CharDev, _) if !can.chardev => {
             return refuse("whiteouts as character devices do not work", "auto");
         }

@@ -21,6 +21,8 @@ pub(super) struct Abilities {
     pub(super) chardev: bool,
     /// `RENAME_WHITEOUT` works.
     pub(super) rename_whiteout: bool,
+    /// `RENAME_EXCHANGE` works.
+    pub(super) exchange: bool,
     /// The xattr namespace in which markers can be written.
     pub(super) namespace: Option<Namespace>,
 }
@@ -35,15 +37,18 @@ impl Abilities {
         Ok(Abilities {
             chardev: probe_chardev(work),
             rename_whiteout: probe_rename_whiteout(work),
+            exchange: probe_exchange(work),
             namespace: Namespace::ALL
                 .into_iter()
                 .find(|ns| probe_namespace(work, *ns)),
         })
     }
 
-    /// The form of deletions that works here, the kernel's first.
+    /// The form of deletions that works here, the kernel's first. One that lies at the name itself
+    /// has to change places with a directory.
     pub(super) fn best_dialect(&self) -> Dialect {
         match (self.chardev, self.namespace) {
+            _ if !self.exchange => Dialect::File,
             (true, _) => Dialect::CharDev,
             (false, Some(_)) => Dialect::Xattr,
             (false, None) => Dialect::File,
@@ -134,6 +139,17 @@ fn probe_rename_whiteout(work: BorrowedFd<'_>) -> bool {
         && rustix::fs::renameat_with(work, A, work, B, RenameFlags::WHITEOUT).is_ok()
         && is_whiteout(work, A)
         && Stat::at(work, B).is_ok_and(|s| s.attr.kind == Kind::File);
+    clean(work);
+    works
+}
+
+fn probe_exchange(work: BorrowedFd<'_>) -> bool {
+    let mode = Mode::from_raw_mode(0o700);
+    let works = rustix::fs::mkdirat(work, A, mode).is_ok()
+        && rustix::fs::mknodat(work, B, FileType::RegularFile, mode, 0).is_ok()
+        && rustix::fs::renameat_with(work, A, work, B, RenameFlags::EXCHANGE).is_ok()
+        && Stat::at(work, A).is_ok_and(|s| s.attr.kind == Kind::File)
+        && Stat::at(work, B).is_ok_and(|s| s.attr.kind == Kind::Dir);
     clean(work);
     works
 }

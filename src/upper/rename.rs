@@ -214,16 +214,30 @@ impl Upper {
             keep: 0,
             markers: &[],
         };
-        let staged = self.stage_copy(&source)?.staged;
+        let mut staged = self.stage_copy(&source)?.staged;
         if self.dialect == Dialect::File {
             // A sentinel would be in the way of the rename; a `.wh.` file beside says the same.
             self.write_wh_file(end.dir, end.name)?;
         } else {
             self.set_opaque(&staged.place())?;
         }
-        staged
-            .publish_exchange(end.dir, end.name)
-            .while_doing(|| "clear a directory")
+        if self.exchange {
+            let cleared = staged.publish_exchange(end.dir, end.name);
+            return cleared.while_doing(|| "clear a directory");
+        }
+        // A crash in between leaves nothing at the name, where nothing but an empty directory was.
+        let old = self.temp_name();
+        rustix::fs::renameat(end.dir, end.name, &self.work, &*old)
+            .while_doing(|| "move a directory out of the upper")?;
+        let cleared = staged.publish_new(end.dir, end.name);
+        match &cleared {
+            Ok(()) => self.discard(&old),
+            Err(_) => {
+                let back = rustix::fs::renameat(&self.work, &*old, end.dir, end.name);
+                crate::error::best_effort("put a directory back", back);
+            }
+        }
+        cleared.while_doing(|| "clear a directory")
     }
 }
 

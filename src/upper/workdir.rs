@@ -58,6 +58,8 @@ pub struct Upper {
     pub safety: Safety,
     /// `RENAME_WHITEOUT` works.
     pub rename_whiteout: bool,
+    /// `RENAME_EXCHANGE` works. Where it does not, deletions are `.wh.` files.
+    pub exchange: bool,
     /// Access control lists work.
     pub acl: bool,
     /// Copies share their data.
@@ -112,6 +114,7 @@ impl Upper {
             volatile: options.durability != Durability::Synced,
             unnamed_files: AtomicBool::new(unnamed_files),
             safety: Safety::of(sync.as_fd(), options.durability),
+            exchange: can.exchange,
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
             reflink,
@@ -277,6 +280,7 @@ fn look(
     let can = Abilities {
         chardev: false,
         rename_whiteout: false,
+        exchange: false,
         namespace: None,
     };
     let dialect = form::read(workdir.as_fd(), upper, options)?;

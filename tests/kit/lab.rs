@@ -33,8 +33,17 @@ struct Mounted {
 impl Lab {
     /// With no layers yet.
     pub fn new() -> Lab {
+        Lab::on(Scratch::new())
+    }
+
+    /// The same on another filesystem than usual: that of directory `parent`.
+    pub fn within(parent: &Path) -> Lab {
+        Lab::on(Scratch::within(parent))
+    }
+
+    fn on(scratch: Scratch) -> Lab {
         let lab = Lab {
-            scratch: Scratch::new(),
+            scratch,
             subject: Subject::default(),
             lowers: Vec::new(),
             has_upper: false,

@@ -12,6 +12,7 @@
 pub mod apply;
 mod lab;
 mod layer;
+mod mounts;
 pub mod operation;
 mod scratch;
 pub mod snapshot;
@@ -21,6 +22,7 @@ pub mod tools;
 
 pub use lab::Lab;
 pub use layer::{acl, capability, plant};
+pub use mounts::{Mounts, must};
 pub use scratch::Scratch;
 pub use snapshot::{Look, Reading, Snapshot};
 pub use subject::{Layers, Subject, finished, processes_about, program, wait_gone};

@@ -13,13 +13,18 @@ impl Scratch {
     /// Panics with what is missing when the place cannot hold an upper: a test never passes by not
     /// running.
     pub fn new() -> Scratch {
-        // Modes in tests are meant as under the usual umask, whoever runs them.
-        sys::umask(0o022);
         let parent =
             std::env::var_os("UNIONMOUNT_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        Scratch::within(&parent)
+    }
+
+    /// One in directory `parent`.
+    pub fn within(parent: &Path) -> Scratch {
+        // Modes in tests are meant as under the usual umask, whoever runs them.
+        sys::umask(0o022);
         let dir = tempfile::Builder::new()
             .prefix("unionmount-test-")
-            .tempdir_in(&parent)
+            .tempdir_in(parent)
             .unwrap_or_else(|e| panic!("no scratch directory in {}: {e}", parent.display()));
         sys::chmod(dir.path(), 0o755).unwrap();
         let scratch = Scratch { dir };

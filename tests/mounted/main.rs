@@ -21,6 +21,7 @@ mod dialects;
 mod full;
 mod fuse_overlayfs_defects;
 mod hard_links;
+mod layer_kinds;
 mod listing;
 mod memory;
 mod mounting;
@@ -38,6 +39,7 @@ mod rename;
 mod requests;
 mod safety;
 mod whiteouts;
+mod work;
 mod xattrs;
 
 use kit::{Lab, Look, Subject, snapshot};
