@@ -9,6 +9,11 @@ use std::fmt;
 /// Not an id: chown(2) takes it for "leave as it is".
 const INVALID: u32 = u32::MAX;
 
+/// Whether it can be anybody's: the last number means "leave it" to chown(2).
+pub fn is_valid(id: u32) -> bool {
+    id != INVALID
+}
+
 /// Consecutive ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {

@@ -68,6 +68,34 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// What a command line asks for, as text for people who look for mistakes in reading them; no path is
+/// looked at. The fuzz target `words` calls it.
+///
+/// # Errors
+/// The complaint that [`run`] would print.
+pub fn understand(args: &[OsString]) -> Result<String, String> {
+    let argv0 = args.first().cloned().unwrap_or_default();
+    let who = helper::personality(&argv0);
+    let mount = match who {
+        Personality::Plain => {
+            let cli = Cli::try_parse_from(args).map_err(|e| e.to_string())?;
+            match cli.command {
+                None => cli.mount,
+                Some(Control::Mount(args)) => *args,
+                Some(other) => return Ok(format!("{other:?}")),
+            }
+        }
+        who => match helper::parse(args.get(1..).unwrap_or_default(), who) {
+            Ok(Request::Mount(args)) => *args,
+            Ok(Request::Version | Request::Help) => return Ok("information".to_owned()),
+            Err(failure) => return Err(failure.to_string()),
+        },
+    };
+    let plan = plan::plan(mount, who, environment::Environment::default())
+        .map_err(|failure| failure.to_string())?;
+    Ok(format!("{plan:?}"))
+}
+
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         None => mount(cli.mount, Personality::Plain),

@@ -7,6 +7,7 @@ use super::copy_up::ALL;
 use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Errno, Result, WhileDoing};
+use crate::ids;
 use crate::sys::cred::Privileges;
 use crate::tree::Inode;
 use crate::upper::{SetTime, set_owner, set_perm, set_times};
@@ -97,9 +98,16 @@ impl Union {
     /// is copied only as far as it stays.
     ///
     /// # Errors
-    /// The upper's.
+    /// The upper's; `EINVAL` for an owner that cannot be.
     pub fn setattr(&self, caller: Caller, ino: u64, change: &SetAttr) -> Result<Attr> {
         let inode = self.inode(ino)?;
+        if ![change.uid, change.gid]
+            .into_iter()
+            .flatten()
+            .all(ids::is_valid)
+        {
+            return Err(Errno::INVAL.into());
+        }
         let change = SetAttr {
             uid: change.uid.map(|id| self.ids.users.stored(id)),
             gid: change.gid.map(|id| self.ids.groups.stored(id)),

@@ -29,6 +29,21 @@ impl Config {
     pub const CACHE_SIZE: u64 = 64 << 20;
 }
 
+impl Default for Config {
+    /// No layers yet, and the usual behaviour.
+    fn default() -> Config {
+        Config {
+            lowers: Vec::new(),
+            upper: None,
+            read_only: false,
+            changing_layers: false,
+            redirect_dir: RedirectDir::default(),
+            ids: IdMaps::default(),
+            cache_size: Config::CACHE_SIZE,
+        }
+    }
+}
+
 /// What is done with redirects, which let a directory with lower parts be renamed (`--redirect-dir`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedirectDir {
@@ -56,6 +71,18 @@ pub struct UpperConfig {
     pub whiteout: WhiteoutChoice,
     /// What is made safe from a crash of the machine.
     pub durability: Durability,
+}
+
+impl UpperConfig {
+    /// With the usual behaviour.
+    pub fn new(upper: PathBuf, work: PathBuf) -> UpperConfig {
+        UpperConfig {
+            upper,
+            work,
+            whiteout: WhiteoutChoice::default(),
+            durability: Durability::default(),
+        }
+    }
 }
 
 /// Which spelling of a deletion to write (`--whiteout`).

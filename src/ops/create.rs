@@ -7,6 +7,7 @@ use super::file::FileFd;
 use super::{Caller, Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
+use crate::ids;
 use crate::layer::Stat;
 use crate::marker::whiteout::{Dialect, WH_PREFIX};
 use crate::merge::{Index, Stack, Top};
@@ -54,7 +55,7 @@ impl Union {
     /// `umask` (unless a default ACL says what they are).
     ///
     /// # Errors
-    /// `EEXIST`; `EPERM` for what would be read as a whiteout; the upper's.
+    /// `EEXIST`; `EOVERFLOW` for a caller without an id; `EPERM` for what would be read as a whiteout; the upper's.
     pub fn create(
         &self,
         caller: Caller,
@@ -65,6 +66,9 @@ impl Union {
     ) -> Result<Entry> {
         let upper = self.upper()?;
         let dir = self.dir(parent)?;
+        if ![caller.uid, caller.gid].into_iter().all(ids::is_valid) {
+            return Err(Errno::OVERFLOW.into());
+        }
         if object == NewObject::Device(Kind::CharDev, 0) {
             return Err(Errno::PERM.into());
         }

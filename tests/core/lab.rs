@@ -38,18 +38,13 @@ fn scratch() -> TempDir {
 
 fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
     Config {
-        ids: unionmount::ids::IdMaps::default(),
         lowers: (0..lowers).map(|n| dir.join(format!("l{n}"))).collect(),
         upper: Some(UpperConfig {
-            upper: dir.join("u"),
-            work: dir.join("w"),
             whiteout,
             durability: Durability::Volatile,
+            ..UpperConfig::new(dir.join("u"), dir.join("w"))
         }),
-        read_only: false,
-        redirect_dir: unionmount::ops::RedirectDir::default(),
-        changing_layers: false,
-        cache_size: Config::CACHE_SIZE,
+        ..Config::default()
     }
 }
 

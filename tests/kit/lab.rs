@@ -180,6 +180,10 @@ impl Lab {
         self.scratch.path().join("work")
     }
 
+    pub fn lower_count(&self) -> usize {
+        self.lowers.len()
+    }
+
     pub fn lower_dir(&self, n: usize) -> PathBuf {
         self.lowers[n].clone()
     }
