@@ -133,9 +133,13 @@ impl Union {
         })
     }
 
-    /// Whether a redirect in a layer means anything: nothing lies below the lowest.
+    /// Whether a redirect in a layer means anything: nothing lies below the lowest that counts. A
+    /// layer whose root is opaque hides those below from redirects too. (What is asked about was
+    /// found through the root, so the stack of that is settled.)
     pub(super) fn has_layer_below(&self, layer: LayerId) -> bool {
-        self.layers.len() > usize::from(layer) + 1
+        let root = self.table.get(ROOT);
+        let stack = root.and_then(|root| root.dir().map(|dir| dir.stack()));
+        stack.is_some_and(|stack| stack.layers().last().is_some_and(|last| *last > layer))
     }
 
     /// The next part on the trail, in the layers below `above`.

@@ -1,6 +1,7 @@
 //! One case: layers and steps; how it is run beside the model, and how it is told when it fails.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,19 +13,33 @@ use crate::kit::snapshot::{self, Look};
 use crate::kit::{Lab, Subject, sys};
 use crate::merge::merge;
 use crate::operate::NO_TIMES;
-use crate::tree::{Rules, Tree};
+use crate::tree::{Id, Rules, Tree};
 
 /// How the union is mounted, and what that changes.
 #[derive(Clone, Copy)]
 pub struct Setup {
-    pub arguments: &'static [&'static str],
+    /// Arguments of the first mount, of the second, and so on, and again from the start.
+    pub ways: &'static [&'static [&'static str]],
     pub rules: Rules,
+}
+
+impl Setup {
+    /// How the Nth mount is made.
+    fn subject(&self, n: usize) -> Subject {
+        let mut arguments = self.ways[n % self.ways.len()].to_vec();
+        if !self.rules.lower_dirs_move {
+            arguments.extend(["--redirect-dir", "off"]);
+        }
+        Subject::ours(&arguments)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub enum Step {
     Do(Op),
     Remount,
+    /// The kernel forgets all that nobody has open.
+    Forget,
 }
 
 #[derive(Clone)]
@@ -38,6 +53,10 @@ struct Run {
     lab: Lab,
     side: Side,
     tree: Tree,
+    setup: Setup,
+    mounts: usize,
+    /// `st_ino` of every object that was seen: it never changes.
+    inos: BTreeMap<Id, u64>,
     /// Nothing was changed since the mount.
     fresh: bool,
 }
@@ -64,8 +83,10 @@ pub fn run(setup: &Setup, case: &Case, done: &mut u64) -> Result<(), String> {
 }
 
 fn run_steps(setup: &Setup, case: &Case, taken: &mut Vec<Step>) -> Result<(), String> {
-    let (lab, tree) = plant(setup, case);
-    let lab = lab.mount_as(&Subject::ours(setup.arguments));
+    let (lab, Some(tree)) = plant(setup, case) else {
+        return Ok(());
+    };
+    let lab = lab.mount_as(&setup.subject(0));
     let side = Side {
         root: lab.mnt(),
         slots: Default::default(),
@@ -76,16 +97,21 @@ fn run_steps(setup: &Setup, case: &Case, taken: &mut Vec<Step>) -> Result<(), St
         lab,
         side,
         tree,
+        setup: *setup,
+        mounts: 1,
+        inos: BTreeMap::new(),
         fresh: true,
     };
     run.compare("before the first step")?;
     for (n, step) in case.steps.iter().enumerate() {
-        let Step::Do(op) = step else {
-            taken.push(Step::Remount);
-            run.remount(&format!("remount {n}"))?;
-            continue;
+        let op = match step {
+            Step::Do(op) => aim(&run.tree, op),
+            other => {
+                taken.push(other.clone());
+                run.interrupt(other, n)?;
+                continue;
+            }
         };
-        let op = aim(&run.tree, op);
         if run.tree.leaves_open(&op) {
             continue;
         }
@@ -111,7 +137,7 @@ pub fn check(setup: &Setup, layers: &[&[&str]], steps: Vec<Step>) {
 }
 
 /// The layers on disk, not mounted, and what they mean.
-fn plant(setup: &Setup, case: &Case) -> (Lab, Tree) {
+fn plant(setup: &Setup, case: &Case) -> (Lab, Option<Tree>) {
     let mut lab = Lab::new();
     for lines in &case.layers {
         lab = lab.lower(&lines.join("\n"));
@@ -126,10 +152,14 @@ fn plant(setup: &Setup, case: &Case) -> (Lab, Tree) {
 
 /// Runs the case on the model alone, and counts how often each kind of operation works and fails.
 pub fn rehearse(setup: &Setup, case: &Case, tally: &mut BTreeMap<String, (u64, u64)>) {
-    let (_lab, mut tree) = plant(setup, case);
+    let (_lab, Some(mut tree)) = plant(setup, case) else {
+        return;
+    };
     for step in &case.steps {
         let Step::Do(op) = step else {
-            tree.open = Default::default();
+            if matches!(step, Step::Remount) {
+                tree.open = Default::default();
+            }
             continue;
         };
         let op = aim(&tree, op);
@@ -146,22 +176,36 @@ pub fn rehearse(setup: &Setup, case: &Case, tally: &mut BTreeMap<String, (u64, u
 }
 
 impl Run {
+    fn interrupt(&mut self, step: &Step, n: usize) -> Result<(), String> {
+        match step {
+            Step::Forget => {
+                // A remount of the superblock drops its names, and sends nothing to the daemon itself.
+                sys::mount("", self.lab.mnt(), "", libc::MS_REMOUNT, OsStr::new(""))
+                    .map_err(|errno| format!("step {n}: forgetting: {errno:?}"))?;
+                self.compare(&format!("after forgetting in step {n}"))
+            }
+            _ => self.remount(&format!("the remount of step {n}")),
+        }
+    }
+
     fn remount(&mut self, when: &str) -> Result<(), String> {
         self.compare(&format!("before {when}"))?;
         self.side.slots = Default::default();
         self.tree.open = Default::default();
-        self.lab.remount();
+        self.lab.remount_as(&self.setup.subject(self.mounts));
+        self.mounts += 1;
         self.fresh = true;
         self.compare(&format!("after {when}"))
     }
 
-    fn compare(&self, when: &str) -> Result<(), String> {
+    fn compare(&mut self, when: &str) -> Result<(), String> {
         let reading = self.lab.read(Look {
             since: Some(NO_TIMES),
             dir_mtime: true,
             ..Look::default()
         });
         let mut lines = snapshot::diff(&self.tree.snapshot(), &reading.snapshot);
+        lines.extend(self.changed_numbers(&reading.inos));
         lines.extend(reading.faults);
         lines.extend(self.wrong_directory_counts());
         if lines.is_empty() {
@@ -171,6 +215,21 @@ impl Run {
         Err(format!(
             "{when}, the model (< or left) and the union (> or right):\n{lines}"
         ))
+    }
+
+    /// Objects whose `st_ino` is not what it was.
+    fn changed_numbers(&mut self, now: &BTreeMap<Vec<u8>, u64>) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (path, id) in self.tree.paths() {
+            let Some(&ino) = now.get(path.as_bytes()) else {
+                continue;
+            };
+            let before = *self.inos.entry(id).or_insert(ino);
+            if before != ino {
+                changed.push(format!("! /{path}: st_ino {before} | {ino}"));
+            }
+        }
+        changed
     }
 
     /// Directories whose `st_nlink` is not as it should be.

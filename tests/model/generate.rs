@@ -193,6 +193,7 @@ fn line() -> impl Strategy<Value = Line> {
         ][..]).prop_map(str::to_owned)),
         2 => (select(&["o", "ou", "of", "o."][..]), plain(Leaf::Dir), Just(String::new())),
         1 => (select(&["o", "o."][..]), Just(".".to_owned()), Just(String::new())),
+        3 => (Just("r"), plain(Leaf::Dir), redirect()),
         // Not opaque, and opaque to an overlay within.
         1 => (Just("d"), plain(Leaf::Dir), select(&[
             "trusted.overlay.opaque=x",
@@ -202,6 +203,14 @@ fn line() -> impl Strategy<Value = Line> {
         ][..]).prop_map(str::to_owned)),
     ];
     line.prop_map(|(kind, path, rest)| Line { kind, path, rest })
+}
+
+/// As in the attribute: a plain name, or a path from the root.
+fn redirect() -> impl Strategy<Value = String> {
+    prop_oneof![
+        2 => select(&["a", "b", "c"][..]).prop_map(str::to_owned),
+        3 => plain(Leaf::Dir).prop_map(|path| format!("/{path}")),
+    ]
 }
 
 fn owner_and_mode(modes: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -239,12 +248,17 @@ fn target() -> impl Strategy<Value = String> {
     literal()
 }
 
-/// The lines that can be planted one after the other; hard links get a file to be linked to.
+/// The lines that can be planted one after the other; hard links get a file to be linked to, and the
+/// old name of a directory with a redirect a whiteout, as an overlay would have left it.
 fn fit(lines: Vec<Line>) -> Vec<String> {
     let mut taken: BTreeMap<String, bool> = BTreeMap::new();
     let mut files: Vec<String> = Vec::new();
     let mut out = Vec::new();
     for Line { kind, path, rest } in lines {
+        if kind == "r" {
+            out.extend(fit_redirect(&path, &rest, &mut taken));
+            continue;
+        }
         let above: Vec<&str> = path.match_indices('/').map(|(n, _)| &path[..n]).collect();
         let is_dir = matches!(kind, "d" | "o" | "ou" | "of" | "o.");
         // A `.wh.` file lies beside the name that it is about.
@@ -271,6 +285,36 @@ fn fit(lines: Vec<Line>) -> Vec<String> {
     out
 }
 
+fn fit_redirect(path: &str, value: &str, taken: &mut BTreeMap<String, bool>) -> Vec<String> {
+    let above = |path: &str| -> Vec<String> {
+        let slashes = path.match_indices('/');
+        slashes.map(|(n, _)| path[..n].to_owned()).collect()
+    };
+    let old = match value.strip_prefix('/') {
+        Some(old) => old.to_owned(),
+        None => above(path)
+            .last()
+            .map_or(value.to_owned(), |dir| format!("{dir}/{value}")),
+    };
+    let dirs = [above(path), above(&old)].concat();
+    let free = !taken.contains_key(path)
+        && !taken.contains_key(&old)
+        && old != path
+        && dirs
+            .iter()
+            .all(|dir| *dir != old && taken.get(dir) != Some(&false));
+    if !free {
+        return Vec::new();
+    }
+    taken.extend(dirs.into_iter().map(|dir| (dir, true)));
+    taken.insert(path.to_owned(), true);
+    taken.insert(old.clone(), false);
+    vec![
+        format!("d {path} trusted.overlay.redirect={value}"),
+        format!("w {old}"),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         40 => change_names().prop_map(Step::Do),
@@ -278,6 +322,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => look().prop_map(Step::Do),
         40 => use_slots().prop_map(Step::Do),
         1 => Just(Step::Remount),
+        1 => Just(Step::Forget),
     ]
 }
 

@@ -36,13 +36,12 @@ use tree::Rules;
 
 const PLAIN: Rules = Rules {
     dot_wh_is_reserved: false,
+    lower_dirs_move: false,
 };
 
-fn with(arguments: &'static [&'static str]) -> Setup {
-    Setup {
-        arguments,
-        rules: PLAIN,
-    }
+/// Mounted with other arguments each time.
+fn with(ways: &'static [&'static [&'static str]]) -> Setup {
+    Setup { ways, rules: PLAIN }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -68,7 +67,7 @@ fn explore(setup: &Setup, cases: u64) {
     }
     println!(
         "{:?}: {cases} cases, {done} operations, {:?}",
-        setup.arguments,
+        setup.ways,
         started.elapsed()
     );
 }
@@ -84,10 +83,9 @@ fn explore_one(setup: &Setup, seed: u64, done: &mut u64) {
     *done = count.get();
     match result {
         Ok(()) => {}
-        Err(TestError::Fail(why, _)) => panic!(
-            "UNIONMOUNT_MODEL_SEED={seed}, {:?}:\n{why}",
-            setup.arguments
-        ),
+        Err(TestError::Fail(why, _)) => {
+            panic!("UNIONMOUNT_MODEL_SEED={seed}, {:?}:\n{why}", setup.ways)
+        }
         Err(TestError::Abort(why)) => panic!("UNIONMOUNT_MODEL_SEED={seed}: aborted: {why}"),
     }
 }
@@ -108,36 +106,51 @@ fn runner(seed: u64) -> TestRunner {
 
 #[test]
 fn by_default() {
-    explore(&with(&[]), 300);
+    explore(&with(&[&[]]), 300);
 }
 
 #[test]
 fn with_writeback() {
-    explore(&with(&["--writeback"]), 120);
+    explore(&with(&[&["--writeback"]]), 120);
 }
 
 #[test]
 fn with_direct_io() {
-    explore(&with(&["--io", "direct"]), 120);
+    explore(&with(&[&["--io", "direct"]]), 120);
 }
 
 #[test]
 fn with_no_caching_at_all() {
-    explore(&with(&["--timeout", "0"]), 80);
+    explore(&with(&[&["--timeout", "0"]]), 80);
 }
 
 #[test]
 fn with_deletions_as_attributes() {
-    explore(&with(&["--whiteout", "xattr"]), 120);
+    explore(&with(&[&["--whiteout", "xattr"]]), 120);
+}
+
+/// What one mount has written is read by another with other options.
+#[test]
+fn with_other_options_each_time() {
+    let ways: &[&[&str]] = &[
+        &[],
+        &["--whiteout", "xattr"],
+        &["--writeback"],
+        &["--io", "direct", "--whiteout", "chardev"],
+        &["--timeout", "0", "--whiteout", "xattr"],
+        &["--cache-size", "1"],
+    ];
+    explore(&with(ways), 120);
 }
 
 #[test]
 fn with_deletions_as_files() {
     let rules = Rules {
         dot_wh_is_reserved: true,
+        ..PLAIN
     };
-    let arguments = &["--whiteout", "file"];
-    explore(&Setup { arguments, rules }, 120);
+    let ways: &[&[&str]] = &[&["--whiteout", "file"]];
+    explore(&Setup { ways, rules }, 120);
 }
 
 /// The harness itself: every kind of operation is met, and most of them work often.
@@ -146,7 +159,7 @@ fn every_operation_is_reached() {
     let mut tally = BTreeMap::new();
     for seed in 0..60 {
         let case = generate::Cases.new_tree(&mut runner(seed)).unwrap();
-        rehearse(&with(&[]), &case.current(), &mut tally);
+        rehearse(&with(&[&[]]), &case.current(), &mut tally);
     }
     assert_eq!(tally.len(), kit::operation::KINDS, "{tally:#?}");
     for (kind, (worked, failed)) in &tally {

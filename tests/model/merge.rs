@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::kit::sys::{self, Stat};
 use crate::tree::{Body, Id, Inode, ROOT, Rules, Tree};
@@ -11,6 +11,8 @@ use crate::tree::{Body, Id, Inode, ROOT, Rules, Tree};
 /// One object of a layer, as it lies there, with all that is below it.
 struct Raw {
     layer: usize,
+    /// Tells this name from all others.
+    path: PathBuf,
     st: Stat,
     xattrs: BTreeMap<String, Vec<u8>>,
     data: Vec<u8>,
@@ -19,8 +21,9 @@ struct Raw {
     dot_wh: bool,
 }
 
-/// The tree that these layers show, topmost first; the first is an upper.
-pub fn merge(layers: &[&Path], rules: Rules) -> Tree {
+/// The tree that these layers show, topmost first; the first is an upper. None if something lies in it
+/// twice, because of redirects that no overlay would write.
+pub fn merge(layers: &[&Path], rules: Rules) -> Option<Tree> {
     let raws: Vec<Raw> = layers
         .iter()
         .enumerate()
@@ -41,10 +44,13 @@ pub fn merge(layers: &[&Path], rules: Rules) -> Tree {
             rules,
         },
         links: BTreeMap::new(),
+        roots: &roots,
+        seen: BTreeSet::new(),
+        is_ambiguous: false,
     };
     let root = merge.add(&roots, roots.len());
     assert_eq!(root, ROOT);
-    merge.tree
+    (!merge.is_ambiguous).then_some(merge.tree)
 }
 
 impl Raw {
@@ -67,6 +73,7 @@ impl Raw {
         let names = sys::listxattr(path).unwrap();
         Raw {
             layer,
+            path: path.to_owned(),
             st,
             xattrs: names
                 .into_iter()
@@ -109,6 +116,19 @@ impl Raw {
             || self.has_dot_wh(".wh..opq")
     }
 
+    /// formats 3.1; what is opaque leads nowhere.
+    fn redirect(&self) -> Option<Sought> {
+        let value = self.xattrs.get("trusted.overlay.redirect")?;
+        if !self.st.is_dir() || self.is_opaque() {
+            return None;
+        }
+        let text = std::str::from_utf8(value).unwrap();
+        Some(match text.strip_prefix('/') {
+            Some(path) => Sought::Path(path.split('/').map(str::to_owned).collect()),
+            None => Sought::Name(text.to_owned()),
+        })
+    }
+
     /// What has that name here; not the `.wh.` files themselves.
     fn child(&self, name: &str) -> Option<&Raw> {
         let child = self.children.get(name)?;
@@ -138,16 +158,22 @@ impl Raw {
     }
 }
 
-struct Merge {
+struct Merge<'a> {
     tree: Tree,
+    roots: &'a [&'a Raw],
+    seen: BTreeSet<&'a Path>,
+    is_ambiguous: bool,
     /// Inodes with several names within one layer.
     links: BTreeMap<(usize, u64), Id>,
 }
 
-impl Merge {
+impl<'a> Merge<'a> {
     /// Adds the object that these parts make up: several only of a directory.
-    fn add(&mut self, parts: &[&Raw], candidates: usize) -> Id {
+    fn add(&mut self, parts: &[&'a Raw], candidates: usize) -> Id {
         let top = parts[0];
+        for part in parts {
+            self.is_ambiguous |= !self.seen.insert(&part.path);
+        }
         let key = (top.layer, top.st.ino);
         if let Some(&id) = self.links.get(&key) {
             return id;
@@ -170,7 +196,7 @@ impl Merge {
             xattrs: top.payload(),
             body,
             lowers: parts.iter().filter(|part| part.layer > 0).count(),
-            candidates,
+            candidates: candidates + parts.iter().filter(|p| p.redirect().is_some()).count(),
         });
         if top.st.is_dir() {
             self.add_names(id, parts);
@@ -180,14 +206,14 @@ impl Merge {
         id
     }
 
-    fn add_names(&mut self, dir: Id, parts: &[&Raw]) {
+    fn add_names(&mut self, dir: Id, parts: &[&'a Raw]) {
+        if self.is_ambiguous {
+            return;
+        }
         let names: BTreeSet<&String> = parts.iter().flat_map(|part| part.children.keys()).collect();
         for name in names {
-            let mut found = contributions(name, parts);
-            let candidates = found.len();
-            if let Some(opaque) = found.iter().position(|part| part.is_opaque()) {
-                found.truncate(opaque + 1);
-            }
+            let found = contributions(name, parts, self.roots, Opaque::Ends);
+            let candidates = contributions(name, parts, self.roots, Opaque::Ignored).len();
             if !found.is_empty() {
                 let child = self.add(&found, candidates);
                 self.tree.names_mut(dir).insert(name.clone(), child);
@@ -196,25 +222,99 @@ impl Merge {
     }
 }
 
-/// The parts of what a name shows, topmost first, if none of them is opaque. (formats 1.5: the first
-/// whiteout, or object that is no directory, ends the search; an object beats the `.wh.` file beside it.)
-fn contributions<'a>(name: &str, parts: &[&'a Raw]) -> Vec<&'a Raw> {
-    let mut found = Vec::new();
-    for part in parts {
-        match part.child(name) {
-            Some(child) if child.is_whiteout() => break,
-            Some(child) if !child.st.is_dir() => {
-                if found.is_empty() {
-                    found.push(child);
-                }
-                break;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opaque {
+    Ends,
+    Ignored,
+}
+
+/// What is looked for in the layers below; formats 3.1.
+enum Sought {
+    /// A name in the parts of the directory that holds it.
+    Name(String),
+    /// A path from the root of the layer.
+    Path(Vec<String>),
+}
+
+/// The parts of what a name shows, topmost first.
+fn contributions<'a>(
+    name: &str,
+    parts: &[&'a Raw],
+    roots: &[&'a Raw],
+    opaque: Opaque,
+) -> Vec<&'a Raw> {
+    let mut sought = Sought::Name(name.to_owned());
+    let mut found: Vec<&Raw> = Vec::new();
+    for root in roots {
+        let (child, ends) = match &mut sought {
+            Sought::Path(path) => follow(root, path, opaque),
+            Sought::Name(name) => match parts.iter().find(|part| part.layer == root.layer) {
+                Some(part) => look(part, name, opaque),
+                None => (None, false),
+            },
+        };
+        if let Some(child) = child {
+            // What is no directory shows alone, and hides what is below.
+            if child.st.is_dir() || found.is_empty() {
+                found.push(child);
             }
-            Some(child) => found.push(child),
-            None => {}
+            match (child.redirect(), &sought) {
+                (Some(Sought::Name(name)), Sought::Name(_)) => sought = Sought::Name(name),
+                // `follow` has rewritten the path already.
+                (Some(_), Sought::Path(_)) | (None, _) => {}
+                (Some(path), Sought::Name(_)) => sought = path,
+            }
         }
-        if part.has_dot_wh(name) {
+        if ends {
             break;
         }
     }
     found
+}
+
+/// What has that name in a part of a directory, and whether the layers below count no more: formats
+/// 1.5. (An object beats the `.wh.` file beside it.)
+fn look<'a>(part: &'a Raw, name: &str, opaque: Opaque) -> (Option<&'a Raw>, bool) {
+    let beside = part.has_dot_wh(name);
+    match part.child(name) {
+        None => (None, beside),
+        Some(child) if child.is_whiteout() => (None, true),
+        Some(child) if !child.st.is_dir() => (Some(child), true),
+        Some(child) => {
+            let ends = opaque == Opaque::Ends && child.is_opaque();
+            (Some(child), beside || ends)
+        }
+    }
+}
+
+/// Follows a path of a redirect in one layer, and rewrites it for those below by the redirects met.
+fn follow<'a>(root: &'a Raw, path: &mut Vec<String>, opaque: Opaque) -> (Option<&'a Raw>, bool) {
+    let (mut at, mut ended) = (root, false);
+    let mut rewritten = Vec::new();
+    let names = path.clone();
+    for (n, name) in names.iter().enumerate() {
+        rewritten.push(name.clone());
+        let (child, ends) = look(at, name, opaque);
+        ended |= ends;
+        let is_last = n + 1 == names.len();
+        match child {
+            Some(child) if is_last || child.st.is_dir() => at = child,
+            _ => {
+                rewritten.extend_from_slice(&names[n + 1..]);
+                *path = rewritten;
+                return (None, ended);
+            }
+        }
+        match at.redirect() {
+            None => {}
+            Some(Sought::Name(name)) => {
+                rewritten.pop();
+                rewritten.push(name);
+            }
+            // A path from the root leads on, whatever was opaque on the way.
+            Some(Sought::Path(path)) => (rewritten, ended) = (path, false),
+        }
+    }
+    *path = rewritten;
+    (Some(at), ended)
 }

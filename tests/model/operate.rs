@@ -245,8 +245,9 @@ impl Tree {
             _ => {}
         }
         self.may_be_named(&to.name)?;
-        // SEMANTICS 6: a directory that has a part in a lower cannot be moved.
-        let stays = |id: Id| self.is_dir(id) && self.inodes[id].lowers > 0;
+        // SEMANTICS 6: without redirects a directory that has a part in a lower is another device.
+        let moves = self.rules.lower_dirs_move;
+        let stays = |id: Id| !moves && self.is_dir(id) && self.inodes[id].lowers > 0;
         if stays(old) || (exchange && to.found.is_some_and(stays)) {
             return fails(libc::EXDEV);
         }

@@ -25,7 +25,7 @@ pub struct Inode {
     pub body: Body,
     /// How many lower layers have a part in this directory.
     pub lowers: usize,
-    /// The same before it is looked at whether one of them is opaque.
+    /// The same, and more if it has a redirect, before it is looked at whether one of them is opaque.
     pub candidates: usize,
 }
 
@@ -65,6 +65,9 @@ pub enum Last {
 pub struct Rules {
     /// SEMANTICS 2: in an upper whose deletions are `.wh.` files, such names cannot be made.
     pub dot_wh_is_reserved: bool,
+    /// SEMANTICS 6: a directory that has a part in a lower can be renamed. Mounts without ask for
+    /// `--redirect-dir off`.
+    pub lower_dirs_move: bool,
 }
 
 pub struct Tree {
