@@ -202,6 +202,8 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
         threads: Some(plan.serve.threads.unwrap_or_else(default_threads)),
         ..plan.serve
     };
+    // Found while there is a path to it, raised when the protocol is agreed on.
+    let readahead = pending.readahead();
     let namespace = pending.leave();
     let inspect = inspect(plan, namespace);
     let server = Server::new(Arc::clone(&union), device, serve, inspect).map_err(|e| {
@@ -210,6 +212,9 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
             reason(e)
         ))
     })?;
+    if let Some(readahead) = readahead {
+        readahead.raise();
+    }
     best_effort("chdir", chdir("/"));
     Ok(Ready {
         union,

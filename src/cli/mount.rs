@@ -16,6 +16,7 @@ use super::mountinfo::Identity;
 use super::namespace::{self, Whereabouts};
 use super::options;
 use super::plan::MountPlan;
+use super::readahead::Readahead;
 use crate::error::best_effort;
 use crate::sys::descriptor;
 
@@ -339,15 +340,18 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// How far the kernel reads ahead, to be raised.
+    pub(crate) fn readahead(&self) -> Option<Readahead> {
+        let mounted = self.mounted.as_ref()?;
+        mounted.identity.and_then(|_| Readahead::of(&mounted.path))
+    }
+
     /// Leaves the mount namespace, so that the mount does not live for our sake; where to, for
     /// `inspect`. Only while the process has one thread.
     pub(crate) fn leave(&mut self) -> String {
         let Some(mounted) = &mut self.mounted else {
             return String::new();
         };
-        if mounted.identity.is_some() {
-            super::readahead::raise(&mounted.path);
-        }
         mounted.daemon = match may_mount() {
             true => namespace::leave(),
             false => Whereabouts::AtHome("without CAP_SYS_ADMIN it cannot be".to_owned()),

@@ -94,6 +94,20 @@ fn a_signal_detaches_what_is_busy_from_afar() {
     assert_eq!(lab.in_user_namespace(script).succeeds(), "x\n");
 }
 
+/// The kernel sets it when the protocol is agreed on, and by then /sys is out of reach.
+#[test]
+fn it_reads_ahead_by_a_mebibyte_from_afar() {
+    let lab = Lab::new();
+    let script = "
+        $U --lower l1 m
+        $U inspect m | grep -q '^namespace *left'
+        cat /sys/class/bdi/$(mountpoint -d m)/read_ahead_kb
+        $U umount m";
+    let mut command = lab.command("unshare", "-m sh -euc");
+    command.arg(script).env("U", PROGRAM);
+    assert_eq!(outcome(command).succeeds(), "1024\n");
+}
+
 /// No daemon keeps the mount of another one alive: `umount` returns when the daemon is gone.
 #[test]
 fn daemons_of_one_namespace_do_not_hold_each_other() {
