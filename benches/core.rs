@@ -41,6 +41,8 @@ fn union_of(layers: usize) -> (TempDir, Union) {
     }
     let config = Config {
         ids: unionmount::ids::IdMaps::default(),
+        data: Vec::new(),
+        metacopy: unionmount::ops::MetacopyConfig::default(),
         lowers,
         upper: None,
         read_only: true,

@@ -22,7 +22,7 @@ const EXAMPLES: &str = r"Examples:
   From /etc/fstab, with mount.fuse.unionmount linked to this program:
     data /mnt/c fuse.unionmount lowerdir=/a:/b,upperdir=/u,workdir=/w 0 0
 
-Words for -o: lowerdir=, upperdir=, workdir=, remount, ro, rw, nodev, nosuid, noexec, noatime and
+Words for -o: lowerdir= (also LOWER::DATA), upperdir=, workdir=, remount, ro, rw, nodev, nosuid, noexec, noatime and
 the other flags of mount(8), fsname=, allow_other, and most options above (timeout=, volatile...).
 Words that only other union filesystems know are accepted where that does no harm.
 
@@ -107,6 +107,15 @@ pub(crate) struct MountArgs {
     /// Empty directory beside --upper, for changes in the making
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<OsString>,
+    /// Directory of data alone, for redirects of metacopies; may be repeated
+    #[arg(long, value_name = "DIR", action = clap::ArgAction::Append)]
+    pub(crate) data: Vec<OsString>,
+    /// on: a change of attributes copies no data (kernel's metacopy) [default: off]
+    #[arg(long, value_name = "on|off", value_enum, hide_possible_values = true)]
+    pub(crate) metacopy: Option<OnOff>,
+    /// off, on or require: check fs-verity digests of metacopies [default: off]
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) verity: Option<Verity>,
     /// Stay in the foreground, silent; SIGTERM or SIGINT unmounts
     #[arg(long, short)]
     pub(crate) foreground: bool,
@@ -161,6 +170,21 @@ pub(crate) struct MountArgs {
     /// Where to mount: an existing directory (or /dev/fd/N: a /dev/fuse that the caller mounted)
     #[arg(value_name = "MOUNTPOINT", num_args = 0..=2)]
     pub(crate) operands: Vec<OsString>,
+}
+
+/// `--metacopy`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    On,
+    Off,
+}
+
+/// `--verity`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verity {
+    Off,
+    On,
+    Require,
 }
 
 /// `--io`

@@ -39,8 +39,14 @@ pub(crate) fn check(plan: &mut MountPlan) -> Result<(), Failure> {
     for layer in &layers {
         layer.permits(if writable { ACCESS_WRITE } else { ACCESS_READ })?;
     }
-    for path in &mut plan.config.lowers {
-        let seen = Seen::look(What::Lower, path)?;
+    let lowers = plan
+        .config
+        .lowers
+        .iter_mut()
+        .map(|path| (What::Lower, path));
+    let data = plan.config.data.iter_mut().map(|path| (What::Data, path));
+    for (what, path) in lowers.chain(data) {
+        let seen = Seen::look(what, path)?;
         seen.permits(ACCESS_READ)?;
         *path = seen.given.clone();
         layers.push(seen);
@@ -59,6 +65,7 @@ const ACCESS_WRITE: Access = ACCESS_READ.union(Access::WRITE_OK);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Lower,
+    Data,
     Upper,
     Work,
 }
@@ -67,6 +74,7 @@ impl What {
     fn name(self) -> &'static str {
         match self {
             What::Lower => "lower",
+            What::Data => "data",
             What::Upper => "upper",
             What::Work => "work",
         }

@@ -27,7 +27,7 @@ use super::render;
 use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
-use crate::ops::{Config, Durability, Inspect, RedirectDir, Union, WhiteoutChoice};
+use crate::ops::{Config, Durability, Inspect, RedirectDir, Union, VerityMode, WhiteoutChoice};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
 
@@ -312,6 +312,13 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
             Durability::Volatile => add(true, "volatile".to_owned()),
         }
     }
+    add(plan.config.metacopy.on, "metacopy=on".to_owned());
+    let verity = match plan.config.metacopy.verity {
+        VerityMode::Off => "off",
+        VerityMode::On => "on",
+        VerityMode::Require => "require",
+    };
+    add(verity != "off", format!("verity={verity}"));
     add(plan.allow_other, "allow_other".to_owned());
     all
 }

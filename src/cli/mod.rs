@@ -14,6 +14,7 @@ mod fusermount;
 mod helper;
 mod host;
 mod logging;
+mod metacopy;
 mod mount;
 mod mountinfo;
 mod namespace;

@@ -30,6 +30,10 @@ pub(crate) enum Treatment {
 pub(crate) enum Setting {
     LowerDir,
     LowerDirAdd,
+    DataDirAdd,
+    Metacopy,
+    Verity,
+    UserXattr,
     UpperDir,
     WorkDir,
     Volatile,
@@ -59,8 +63,17 @@ impl Setting {
     /// What it does, for the table in docs/COMPAT.md.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
-            Setting::LowerDir => "`--lower`; `\\:` is a colon in a name, `\\,` a comma",
+            Setting::LowerDir => {
+                "`--lower`; `\\:` is a colon in a name, `\\,` a comma; behind `::`, `--data`"
+            }
             Setting::LowerDirAdd => "one more directory below those named before, colons and all",
+            Setting::DataDirAdd => "one more `--data`",
+            Setting::Metacopy => "`--metacopy`; fuse-overlayfs always copies the data",
+            Setting::Verity => "`--verity`; with `metacopy=off` an error",
+            Setting::UserXattr => {
+                "markers of both namespaces are read, and written in the one that works; \
+                 `metacopy=on` beside it is an error, as in overlayfs"
+            }
             Setting::UpperDir => "`--upper`",
             Setting::WorkDir => "`--work`",
             Setting::Volatile => "`--volatile`",
@@ -258,10 +271,7 @@ const LABELS: &[Row] = &[
 
 const OVERLAYFS: &[Row] = &[
     ("default_permissions", Accept),
-    (
-        "userxattr",
-        Moot("markers of both namespaces are read, and written in the one that works"),
-    ),
+    ("userxattr", Ours(S::UserXattr)),
     (
         "xino",
         Moot("numbers are distinct across devices always, see docs/SEMANTICS.md"),
@@ -270,19 +280,13 @@ const OVERLAYFS: &[Row] = &[
     ("uuid", Moot("nothing here depends on it")),
     ("override_creds", Moot("the daemon acts as itself")),
     ("nooverride_creds", Moot("the daemon acts as itself")),
-    (
-        "metacopy",
-        WarnUnless(&["off"], "copy-up always copies the data"),
-    ),
+    ("metacopy", Ours(S::Metacopy)),
     (
         "nfs_export",
         WarnUnless(&["off"], "the union cannot be exported over NFS"),
     ),
-    (
-        "verity",
-        RefuseUnless(&["off", "on"], "digests are not checked"),
-    ),
-    ("datadir+", Warn("data-only layers are not used")),
+    ("verity", Ours(S::Verity)),
+    ("datadir+", Ours(S::DataDirAdd)),
 ];
 
 const FUSE_OVERLAYFS: &[Row] = &[

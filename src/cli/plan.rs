@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
-use super::args::{Io, LogLevel, MountArgs, Redirects, Whiteout};
+use super::args::{Io, LogLevel, MountArgs, OnOff, Redirects, Whiteout};
 use super::environment::Environment;
 use super::failure::Failure;
+use super::metacopy::Metacopies;
 use super::options::{self, Setting, Treatment};
 use super::owners::Owners;
-use super::values::{choice, dirs, size, switch, threads, timeout};
+use super::values::{choice, dirs, dirs_and_data, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
 use crate::ops::{Config, Durability, RedirectDir, UpperConfig, WhiteoutChoice};
@@ -132,6 +133,8 @@ const UNKNOWN: &str = "it is not known";
 #[derive(Debug)]
 struct Draft {
     lowers: Vec<OsString>,
+    data: Vec<OsString>,
+    metacopies: Metacopies,
     upper: Option<OsString>,
     work: Option<OsString>,
     whiteout: WhiteoutChoice,
@@ -156,6 +159,8 @@ impl Default for Draft {
     fn default() -> Self {
         Draft {
             lowers: Vec::new(),
+            data: Vec::new(),
+            metacopies: Metacopies::default(),
             upper: None,
             work: None,
             whiteout: WhiteoutChoice::Auto,
@@ -250,7 +255,11 @@ impl Draft {
             ))),
         };
         match setting {
-            Setting::LowerDir => self.lowers = dirs(&needed()?, word)?,
+            Setting::LowerDir => (self.lowers, self.data) = dirs_and_data(&needed()?, word)?,
+            Setting::DataDirAdd => self.data.push(words::unescape(&needed()?)),
+            Setting::Metacopy => self.metacopies.metacopy = Some(choice(word, &needed()?)?),
+            Setting::Verity => self.metacopies.verity = Some(choice(word, &needed()?)?),
+            Setting::UserXattr => self.metacopies.userxattr = true,
             Setting::LowerDirAdd => self.lowers.push(words::unescape(&needed()?)),
             Setting::UpperDir => self.upper = Some(words::unescape(&needed()?)),
             Setting::WorkDir => self.work = Some(words::unescape(&needed()?)),
@@ -326,6 +335,9 @@ impl Draft {
         for text in &args.lower {
             self.lowers.append(&mut dirs(text, "--lower")?);
         }
+        self.data.extend(args.data);
+        self.metacopies.metacopy = args.metacopy.or(self.metacopies.metacopy);
+        self.metacopies.verity = args.verity.or(self.metacopies.verity);
         merge_dir(&mut self.upper, args.upper, "--upper", "upperdir")?;
         merge_dir(&mut self.work, args.work, "--work", "workdir")?;
         if let Some(text) = &args.timeout {
@@ -384,6 +396,11 @@ impl Draft {
     }
 
     fn finish(mut self, who: Personality) -> Result<Plan, Failure> {
+        if who == Personality::FuseOverlayfs && self.metacopies.metacopy == Some(OnOff::On) {
+            // It never had any, and the engines that speak it take an upper for the whole.
+            self.metacopies.metacopy = None;
+            self.warn("metacopy=on", "fuse-overlayfs always copies the data");
+        }
         let mountpoint = PathBuf::from(self.mountpoint);
         if self.remount {
             let (flags, warnings) = (self.flags, self.warnings);
@@ -428,6 +445,7 @@ impl Draft {
         if upper.is_none() {
             self.flags.set(MountFlags::RDONLY);
         }
+        let (metacopy, redirect_dir) = self.metacopies.finish(self.redirect_dir)?;
         let read_only = self.flags.set.contains(MountFlags::RDONLY);
         self.serve.writeback &= !read_only;
         // The engines that speak fuse-overlayfs put a word there that means nothing.
@@ -436,9 +454,11 @@ impl Draft {
         Ok(Plan::Mount(Box::new(MountPlan {
             config: Config {
                 lowers: self.lowers.into_iter().map(PathBuf::from).collect(),
+                data: self.data.into_iter().map(PathBuf::from).collect(),
+                metacopy,
                 upper,
                 read_only,
-                redirect_dir: self.redirect_dir,
+                redirect_dir,
                 changing_layers: self.serve.expects_changes(),
                 ids: self.owners.finish(),
                 cache_size: self.cache_size,

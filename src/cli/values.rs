@@ -17,6 +17,35 @@ pub(crate) fn dirs(text: &OsStr, name: &str) -> Result<Vec<OsString>, Failure> {
     Ok(dirs)
 }
 
+/// The directories of `DIR[:DIR...][::DATA...]`: those that show, and those of data alone, as the
+/// kernel has it.
+pub(crate) fn dirs_and_data(
+    text: &OsStr,
+    name: &str,
+) -> Result<(Vec<OsString>, Vec<OsString>), Failure> {
+    let all = words::split_dirs(text);
+    let Some(at) = all
+        .iter()
+        .position(|dir| dir.is_empty())
+        .filter(|at| *at > 0)
+    else {
+        return Ok((dirs(text, name)?, Vec::new()));
+    };
+    let (shown, rest) = all.split_at(at);
+    let mut data = Vec::new();
+    for pair in rest.chunks(2) {
+        match pair {
+            [empty, dir] if empty.is_empty() && !dir.is_empty() => data.push(dir.clone()),
+            _ => {
+                return Err(Failure::Usage(format!(
+                    "{name} {text:?}: each directory behind \"::\" needs a \"::\" before it"
+                )));
+            }
+        }
+    }
+    Ok((shown.to_vec(), data))
+}
+
 fn bad_value(word: &str, value: &OsStr, wanted: &str) -> Failure {
     Failure::Usage(format!(
         "bad value {value:?} for {word:?}: {wanted} is wanted"
@@ -97,6 +126,27 @@ pub(crate) fn choice<T: clap::ValueEnum>(word: &str, value: &OsStr) -> Result<T,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_data() {
+        for (text, shown, data) in [
+            ("a", &["a"][..], &[][..]),
+            ("a:b::c", &["a", "b"], &["c"]),
+            ("a::b::c", &["a"], &["b", "c"]),
+        ] {
+            let got = dirs_and_data(OsStr::new(text), "lowerdir").unwrap();
+            assert_eq!((&*got.0, &*got.1), (&*os(shown), &*os(data)), "{text}");
+        }
+        for bad in [
+            "", ":a", "::a", "a:", "a::", "a:::b", "a::b:c", "a::b::", "a:b:",
+        ] {
+            assert!(dirs_and_data(OsStr::new(bad), "lowerdir").is_err(), "{bad}");
+        }
+    }
+
+    fn os(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
 
     #[test]
     fn sizes() {

@@ -8,6 +8,6 @@ mod root;
 mod scan;
 
 pub use look::{DirMarkers, Look, MetRedirect, dir_markers, look};
-pub use place::{Place, Stat, refuse_metacopy, refuse_metacopy_named, supports_acl};
+pub use place::{Place, Stat, metacopy_named, metacopy_of, supports_acl};
 pub use root::{Layer, LayerId, clone_common_mount};
 pub use scan::{ListEntry, Listing, Readable, has_whiteout_xattr, scan};

@@ -231,59 +231,46 @@ impl Place {
     }
 }
 
-/// Refuses a file whose data lies elsewhere (the kernel's metacopy): it would read as zeros.
+/// Under which prefix a file carries the marker of a metadata-only copy (the kernel's metacopy), if
+/// it does: its data lies elsewhere, and it would read as zeros.
 ///
 /// # Errors
-/// `EIO`, with the reason.
-pub fn refuse_metacopy(file: &OwnedFd) -> Result<()> {
+/// Those of listxattr(2) and getxattr(2).
+pub fn metacopy_of(file: &OwnedFd) -> Result<Option<Namespace>> {
     let mut names = [0u8; 4096];
     match rustix::fs::flistxattr(file, &mut names[..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => Ok(()),
-        Ok(len) => refuse_metacopy_named(&split_names(names.get(..len).unwrap_or_default())),
+        Ok(0) | Err(Errno::OPNOTSUPP) => Ok(None),
+        Ok(len) => Ok(metacopy_named(&split_names(
+            names.get(..len).unwrap_or_default(),
+        ))),
         Err(Errno::RANGE | Errno::TOOBIG) => {
-            let is =
-                has_marker(file.as_fd(), Marker::Metacopy).while_doing(|| "look for markers")?;
-            refuse_if_metacopy(is)
+            find_marker(file.as_fd(), Marker::Metacopy).while_doing(|| "look for markers")
         }
         Err(e) => Err(e).while_doing(|| "list attributes of a file"),
     }
 }
 
-/// Whether an object with more attributes than one cares to list has a marker, in any namespace.
+/// The same for who has the names of all attributes of the file.
+pub fn metacopy_named(names: &[NameBuf]) -> Option<Namespace> {
+    Namespace::ALL.into_iter().find(|ns| {
+        let marker = ns.name(Marker::Metacopy).as_bytes();
+        names.iter().any(|name| **name == *marker)
+    })
+}
+
+/// Under which prefix an object with more attributes than one cares to list has a marker.
 ///
 /// # Errors
 /// Those of getxattr(2), other than that it is not there.
-pub(super) fn has_marker(fd: BorrowedFd<'_>, marker: Marker) -> Result<bool, Errno> {
+pub(super) fn find_marker(fd: BorrowedFd<'_>, marker: Marker) -> Result<Option<Namespace>, Errno> {
     for namespace in Namespace::ALL {
         match rustix::fs::fgetxattr_query(fd, namespace.name(marker)) {
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok(Some(namespace)),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(false)
-}
-
-fn refuse_if_metacopy(is: bool) -> Result<()> {
-    if is {
-        return Err(Errno::IO).while_doing(
-            || "the file is a metadata-only copy (overlay.metacopy), which is not supported",
-        );
-    }
-    Ok(())
-}
-
-/// The same for who has the names of all attributes of the file.
-///
-/// # Errors
-/// `EIO`, with the reason.
-pub fn refuse_metacopy_named(names: &[NameBuf]) -> Result<()> {
-    let is = |name: &NameBuf| {
-        Namespace::ALL
-            .iter()
-            .any(|ns| **name == *ns.name(Marker::Metacopy).as_bytes())
-    };
-    refuse_if_metacopy(names.iter().any(is))
+    Ok(None)
 }
 
 /// Whether the filesystem of an object has access control lists.

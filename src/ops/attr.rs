@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::copy_up::ALL;
+use super::copy_up::Want;
 use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Errno, Result, WhileDoing};
@@ -91,7 +91,7 @@ impl Union {
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
         let inode = self.inode(ino)?;
         let stat = self.stat(&inode)?;
-        Ok(self.view_attr(&inode, &stat))
+        Ok(self.shown_attr(&inode, &stat))
     }
 
     /// Changes attributes; copies up first, unless nothing would change. A lower file that is cut
@@ -119,38 +119,49 @@ impl Union {
             // A change of the owner clears setuid even if the owner stays.
             let clears = change.sets_owner() && stat.attr.perm & 0o6000 != 0;
             if change.changes_nothing(&stat.attr) && !clears {
-                return Ok(self.view_attr(&inode, &stat));
+                return Ok(self.shown_attr(&inode, &stat));
             }
             match inode.kind {
                 Kind::Dir => self.upper_dir(&inode).map(drop)?,
-                _ => self.copy_up(&inode, change.size.unwrap_or(ALL))?,
+                _ => self.copy_up(&inode, change.size.map_or(Want::Attributes, Want::Data))?,
             }
         }
         self.upper()?;
-        if change.sets_owner() {
-            self.with_place(&inode, |place| set_owner(place, change.uid, change.gid))
-                .while_doing(|| "set the owner")?;
-        }
-        if let Some(perm) = change.perm {
-            self.with_place(&inode, |place| set_perm(place, perm))
-                .while_doing(|| "set the mode")?;
-        }
+        self.set_owner_and_mode(&inode, &change)?;
         if let Some(size) = change.size {
             self.truncate(&inode, size, caller)?;
         }
         if (change.atime, change.mtime) != (SetTime::Keep, SetTime::Keep) {
+            let _held = self.hold_attributes(&inode);
             let _times = inode.times.lock();
             self.with_place(&inode, |place| set_times(place, change.atime, change.mtime))
                 .while_doing(|| "set the times")?;
         }
         let stat = self.stat(&inode)?;
-        Ok(self.view_attr(&inode, &stat))
+        Ok(self.shown_attr(&inode, &stat))
+    }
+
+    fn set_owner_and_mode(&self, inode: &Arc<Inode>, change: &SetAttr) -> Result<()> {
+        if !change.sets_owner() && change.perm.is_none() {
+            return Ok(());
+        }
+        let _held = self.hold_attributes(inode);
+        if change.sets_owner() {
+            self.with_place(inode, |place| set_owner(place, change.uid, change.gid))
+                .while_doing(|| "set the owner")?;
+        }
+        if let Some(perm) = change.perm {
+            self.with_place(inode, |place| set_perm(place, perm))
+                .while_doing(|| "set the mode")?;
+        }
+        Ok(())
     }
 
     fn truncate(&self, inode: &Arc<Inode>, size: u64, caller: Caller) -> Result<()> {
         if inode.kind != Kind::File {
             return Err(Errno::INVAL.into());
         }
+        self.copy_up(inode, Want::Data(size))?;
         let fd = self.write_fd(inode)?;
         self.clear_privileges(inode, caller, Cause::Change)?;
         fd.mark_dirty();

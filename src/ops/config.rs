@@ -10,6 +10,10 @@ pub use crate::upper::Durability;
 pub struct Config {
     /// Lower directories, topmost first.
     pub lowers: Vec<PathBuf>,
+    /// Directories that only hold data of metadata-only copies, the first to be asked first.
+    pub data: Vec<PathBuf>,
+    /// Metadata-only copies.
+    pub metacopy: MetacopyConfig,
     /// The writable layer; `None` makes a read-only union.
     pub upper: Option<UpperConfig>,
     /// Refuse every change although there is an upper.
@@ -34,6 +38,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             lowers: Vec::new(),
+            data: Vec::new(),
+            metacopy: MetacopyConfig::default(),
             upper: None,
             read_only: false,
             changing_layers: false,
@@ -58,6 +64,27 @@ pub enum RedirectDir {
     Follow,
     /// None is written or followed.
     NoFollow,
+}
+
+/// What is done about metadata-only copies (the kernel's metacopy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetacopyConfig {
+    /// A change of attributes copies no data; markers that any user can write are followed.
+    pub on: bool,
+    /// Whether digests of the data are checked.
+    pub verity: VerityMode,
+}
+
+/// What is done about digests in metadata-only copies (`--verity`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerityMode {
+    /// They are not looked at.
+    #[default]
+    Off,
+    /// Data that has another one is refused.
+    On,
+    /// So are copies without.
+    Require,
 }
 
 /// The writable layer.

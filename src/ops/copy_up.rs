@@ -9,25 +9,35 @@ use std::sync::atomic::Ordering;
 
 use super::Union;
 use super::file::FileFd;
+use super::metadata_copy::LowerFile;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
-use crate::layer::{Place, Stat};
+use crate::layer::Place;
 use crate::marker::origin::Origin;
 use crate::marker::xattr::Marker;
 use crate::merge::Top;
 use crate::name::Name;
-use crate::tree::{Inode, Pin, RealId, UnionLink};
-use crate::upper::{Copied, SetTime, Source, Staged, Upper, set_times, writable_for_a_moment};
+use crate::tree::{DataAt, Inode, Pin, RealId, UnionLink};
+use crate::upper::{Copied, SetTime, Staged, Upper, set_times, writable_for_a_moment};
 
 /// All of the data.
 pub(super) const ALL: u64 = u64::MAX;
+
+/// What a change needs to lie in the upper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// The object with its attributes; its data may follow later.
+    Attributes,
+    /// Its first so many bytes too; the rest is about to be cut off.
+    Data(u64),
+}
 
 impl Union {
     /// Sees to it that `inode`, of whatever kind, lies in the upper.
     pub(super) fn make_upper(&self, inode: &Arc<Inode>) -> Result<()> {
         match inode.kind {
             Kind::Dir => self.upper_dir(inode).map(drop),
-            _ => self.copy_up(inode, ALL),
+            _ => self.copy_up(inode, Want::Attributes),
         }
     }
 
@@ -76,7 +86,7 @@ impl Union {
             mut staged,
             has_origin,
             ..
-        } = self.stage(upper, &place, &stat, 0, &origin_marker(origin.as_ref()))?;
+        } = upper.stage_dataless(&place, &stat.attr, &origin_marker(origin.as_ref()))?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
         self.publish_copy(upper, &parent, &parent_fd, has_origin, |dir_fd| {
             staged.publish_new(dir_fd, &name)
@@ -89,6 +99,7 @@ impl Union {
             old,
             new,
             has_origin,
+            data: DataAt::Here,
             link: None,
         };
         self.note_in_upper(&parent, &name, top, dir.ino, || {
@@ -99,22 +110,6 @@ impl Union {
         });
         self.counters.copy_ups.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn stage<'a>(
-        &self,
-        upper: &'a Upper,
-        place: &Place,
-        stat: &Stat,
-        keep: u64,
-        markers: &[(Marker, Vec<u8>)],
-    ) -> Result<Copied<'a>> {
-        upper.stage_copy(&Source {
-            place,
-            attr: &stat.attr,
-            keep,
-            markers,
-        })
     }
 
     /// Publishes a copy into the upper directory of `parent`, whose times do not change by that:
@@ -181,28 +176,41 @@ impl Union {
         index.set(name, top, true, ino);
     }
 
-    /// Copies up an object other than a directory; of its data only the first `keep` bytes.
-    pub(super) fn copy_up(&self, inode: &Arc<Inode>, keep: u64) -> Result<()> {
+    /// Copies up an object other than a directory, as far as is wanted.
+    pub(super) fn copy_up(&self, inode: &Arc<Inode>, want: Want) -> Result<()> {
         let upper = self.upper()?;
-        if inode.id().layer == upper.layer {
-            return Ok(());
+        let (id, data) = {
+            let state = inode.state();
+            (state.id, state.data)
+        };
+        if id.layer == upper.layer {
+            return match want {
+                Want::Data(keep) if data == DataAt::Below => self.bring_data(inode, keep),
+                _ => Ok(()),
+            };
         }
-        let _copying = inode.copying.lock();
-        match self.copy_file_up(upper, inode, keep) {
+        let copying = inode.copying.lock();
+        match self.copy_file_up(upper, inode, want) {
             // A security module may forbid to link what it lets be renamed.
             Err(e)
                 if matches!(e.errno(), Errno::PERM | Errno::ACCESS | Errno::XDEV)
                     && upper.give_up_unnamed_files() =>
             {
                 tracing::info!("files without a name cannot be published here ({e})");
-                self.copy_file_up(upper, inode, keep)
+                self.copy_file_up(upper, inode, want)?;
             }
-            result => result,
+            result => result?,
+        }
+        drop(copying);
+        match want {
+            // Somebody else was faster, and wanted less.
+            Want::Data(keep) if inode.state().data == DataAt::Below => self.bring_data(inode, keep),
+            _ => Ok(()),
         }
     }
 
     /// The same under the lock on copying the inode.
-    fn copy_file_up(&self, upper: &Upper, inode: &Arc<Inode>, keep: u64) -> Result<()> {
+    fn copy_file_up(&self, upper: &Upper, inode: &Arc<Inode>, want: Want) -> Result<()> {
         let old = inode.id();
         if old.layer == upper.layer {
             return Ok(()); // somebody else just did it
@@ -216,6 +224,10 @@ impl Union {
         if self.real_id(old.layer, &stat) != old || stat.attr.kind != inode.kind {
             return Err(Errno::STALE.into());
         }
+        let file = match inode.kind {
+            Kind::File => Some(self.lower_file(upper, inode, &place, &stat, want)?),
+            _ => None,
+        };
         let origin = self.origin_of(old.layer, &place);
         let linked = stat.attr.nlink > 1 && !inode.is_removed();
         let index_name = linked
@@ -225,12 +237,16 @@ impl Union {
         if index_name.is_some() {
             markers.extend(self.link_markers(old.layer, stat.attr.nlink));
         }
-        let copied = self.stage(upper, &place, &stat, keep, &markers)?;
+        let copied = match &file {
+            Some(file) => upper.stage_copy(&file.source(&stat.attr, &markers)),
+            None => upper.stage_dataless(&place, &stat.attr, &markers),
+        }?;
         let copy = copied.stat().while_doing(|| "stat a copy")?;
         let landing = Landing {
             old,
             new: self.real_id(upper.layer, &copy),
             has_origin: copied.has_origin,
+            data: file.as_ref().map_or(DataAt::Here, LowerFile::lands_with),
             link: linked.then(|| UnionLink {
                 nlink: stat.attr.nlink,
                 index_name: index_name.filter(|_| copied.has_origin),
@@ -247,7 +263,7 @@ impl Union {
             }
             _ => self.publish_file(upper, inode, copied.staged, &landing)?,
         }
-        if let Some(fd) = copied.fd {
+        if let Some(fd) = copied.fd.filter(|_| landing.data == DataAt::Here) {
             self.remember_fd(inode, FileFd::new(fd, landing.new, true));
         }
         self.counters.copy_ups.fetch_add(1, Ordering::Relaxed);
@@ -307,6 +323,7 @@ impl Union {
             let mut state = inode.state_mut();
             state.id = landing.new;
             state.has_origin = landing.has_origin;
+            state.data = landing.data;
             if landing.link.is_some() {
                 let rare = state.rare_mut();
                 rare.lower_id = Some(landing.old);
@@ -334,6 +351,8 @@ pub(super) struct Landing {
     pub(super) new: RealId,
     /// The copy tells where it came from.
     pub(super) has_origin: bool,
+    /// Where the data of the copy is.
+    pub(super) data: DataAt,
     /// It is a hard link.
     pub(super) link: Option<UnionLink>,
 }

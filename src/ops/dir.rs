@@ -126,7 +126,7 @@ impl Union {
                 }));
             }
         };
-        let attr = self.view_attr(&inode, &stat);
+        let attr = self.shown_attr(&inode, &stat);
         let added = add(&DirItem {
             name,
             cookie,

@@ -11,12 +11,12 @@ use std::time::Instant;
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::attr::Cause;
-use super::copy_up::ALL;
+use super::copy_up::{ALL, Want};
 use super::{Caller, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
-use crate::layer::Stat;
-use crate::tree::{Inode, RealId};
+use crate::layer::{Stat, metacopy_of};
+use crate::tree::{DataAt, Inode, RealId};
 
 /// A writable descriptor that was not used for so long is given up: it would forbid others to
 /// execute the file in the upper.
@@ -30,6 +30,9 @@ pub(super) struct FileFd {
     writable: bool,
     /// Where the data ends, if that never changes: it belongs to a lower.
     end: Option<u64>,
+    /// It belongs to another real object than `id`, a metadata-only copy, of which it is the data;
+    /// so much of it counts.
+    lent: Option<u64>,
     /// The file's mode forbids to open it again.
     keep: bool,
     dirty: AtomicBool,
@@ -50,6 +53,7 @@ impl FileFd {
             id,
             writable,
             end: None,
+            lent: None,
             keep: false,
             dirty: AtomicBool::new(false),
             used_ms,
@@ -59,6 +63,19 @@ impl FileFd {
     /// The descriptor.
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+
+    /// Whether it is the data of a metadata-only copy, not the copy itself.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
+    /// How many of `len` bytes at `offset` belong to the file.
+    fn within(&self, offset: u64, len: usize) -> usize {
+        match self.lent {
+            Some(size) => len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(len)),
+            None => len,
+        }
     }
 
     /// The descriptor, to be kept beyond the cache.
@@ -155,9 +172,11 @@ impl Union {
 
     pub(super) fn cached_fd(&self, inode: &Inode) -> Option<Arc<FileFd>> {
         // One of before a copy-up is of no use any more.
-        self.file_fds
-            .get(inode.ino)
-            .filter(|fd| fd.id == inode.id())
+        // Nor is one of the data below, once that was brought up.
+        self.file_fds.get(inode.ino).filter(|fd| {
+            let state = inode.state();
+            fd.id == state.id && !(fd.is_lent() && state.data == DataAt::Here)
+        })
     }
 
     /// A descriptor to read the data of `inode`.
@@ -172,7 +191,7 @@ impl Union {
 
     /// A descriptor to write the data of `inode`, which is copied up if need be.
     pub(super) fn write_fd(&self, inode: &Arc<Inode>) -> Result<Arc<FileFd>> {
-        self.copy_up(inode, ALL)?;
+        self.copy_up(inode, Want::Data(ALL))?;
         match self.cached_fd(inode).filter(|fd| fd.writable) {
             Some(fd) => Ok(fd),
             None => self
@@ -181,24 +200,44 @@ impl Union {
         }
     }
 
-    /// Opens the data of `inode`, whatever is in the cache.
-    fn open_fd(&self, inode: &Arc<Inode>, mode: OFlags) -> Result<Arc<FileFd>> {
-        if inode.kind != Kind::File {
-            return Err(Errno::INVAL.into());
-        }
-        let (fd, id, size) = self.with_place(inode, |place| {
+    /// Opens the real object of `inode`, a regular file.
+    pub(super) fn open_own(
+        &self,
+        inode: &Arc<Inode>,
+        mode: OFlags,
+    ) -> Result<(Arc<OwnedFd>, RealId, u64), Errno> {
+        self.with_place(inode, |place| {
             let id = inode.id();
             let fd = place.open_quiet(mode)?;
             let stat = Stat::at(fd.as_fd(), b"")?;
             if self.real_id(id.layer, &stat) != id {
                 return Err(Errno::STALE); // another object has the name now
             }
-            Ok((fd, id, stat.attr.size))
-        })?;
-        crate::layer::refuse_metacopy(&fd)?;
-        let mut fd = FileFd::new(fd, id, mode == OFlags::RDWR);
+            Ok((Arc::new(fd), id, stat.attr.size))
+        })
+    }
+
+    /// Opens the data of `inode`, whatever is in the cache.
+    fn open_fd(&self, inode: &Arc<Inode>, mode: OFlags) -> Result<Arc<FileFd>> {
+        if inode.kind != Kind::File {
+            return Err(Errno::INVAL.into());
+        }
+        let (mut fd, id, size) = self.open_own(inode, mode)?;
+        let writable = mode == OFlags::RDWR;
+        let mut lent = None;
+        if let Some(namespace) = metacopy_of(&fd)? {
+            if writable {
+                // Nothing had told so far; now it has been brought.
+                self.bring_data(inode, ALL)?;
+            } else {
+                fd = Arc::new(self.find_data(inode, &fd, namespace)?.fd);
+                lent = Some(size);
+            }
+        }
+        let mut fd = FileFd::new(fd, id, writable);
         let lasts = self.lasting && Some(id.layer) != self.upper_id();
         fd.end = lasts.then_some(size);
+        fd.lent = lent;
         Ok(self.remember_fd(inode, fd))
     }
 
@@ -209,7 +248,7 @@ impl Union {
     pub fn read(&self, ino: u64, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let inode = self.inode(ino)?;
         let fd = self.read_fd(&inode)?;
-        buffer.resize(size, 0); // stays that long from read to read, so this seldom does anything
+        buffer.resize(fd.within(offset, size), 0); // stays that long from read to read, so this seldom does anything
         let mut len = 0;
         while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pread(fd.fd(), rest, offset.saturating_add(len as u64)) {
@@ -285,7 +324,14 @@ impl Union {
             HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL.into()),
         };
-        Ok(rustix::fs::seek(fd.fd(), from)?)
+        let found = rustix::fs::seek(fd.fd(), from)?;
+        match fd.lent {
+            Some(size) if offset >= size || (whence == DATA && found >= size) => {
+                Err(Errno::NXIO.into())
+            }
+            Some(size) => Ok(found.min(size)),
+            None => Ok(found),
+        }
     }
 
     /// copy_file_range(2) between two files of the view; shares blocks where the layers can.
@@ -306,6 +352,7 @@ impl Union {
         let cleared_privileges = self.clear_privileges(&target, caller, Cause::Change)?;
         out.mark_dirty();
         let (mut read, mut written) = (from.1, to.1);
+        let len = input.within(read, len);
         let len = rustix::fs::copy_file_range(
             input.fd(),
             Some(&mut read),
@@ -334,7 +381,12 @@ impl Union {
         if let Some(e) = inode.write_error.take() {
             return Err(e).while_doing(|| "sync (an error of before)");
         }
-        let fd = self.read_fd(&inode)?;
+        let mut fd = self.read_fd(&inode)?;
+        if fd.is_lent() {
+            // What was changed is the copy itself.
+            let (own, id, _) = self.open_own(&inode, OFlags::RDONLY)?;
+            fd = Arc::new(FileFd::new(own, id, false));
+        }
         // Before the sync, so that a write that comes meanwhile counts again.
         let was_dirty = fd.dirty.swap(false, Ordering::Relaxed);
         // The name of a copy may not be on disk yet, which fdatasync does not see to.

@@ -177,7 +177,7 @@ impl Union {
         if self.upper_id() == Some(inode.id().layer) || !linked {
             return Ok(());
         }
-        self.copy_up(inode, super::copy_up::ALL)
+        self.copy_up(inode, super::copy_up::Want::Attributes)
     }
 
     /// Whether `name` in `dir` is a name of the object in the upper itself.

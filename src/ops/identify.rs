@@ -14,7 +14,7 @@ use crate::marker::origin::Origin;
 use crate::marker::xattr::{Marker, Namespace};
 use crate::merge::{DirIndex, Found, Stack, Top};
 use crate::name::{Name, NameBuf};
-use crate::tree::{Alias, Inode, RealId, UnionLink};
+use crate::tree::{Alias, DataAt, Inode, RealId, UnionLink};
 
 /// What registering an object has found out.
 pub(super) struct Known {
@@ -27,6 +27,7 @@ pub(super) struct Known {
     /// A directory with a redirect, which nothing else tells that it is merged.
     redirected: bool,
     alias_layer: LayerId,
+    data: DataAt,
     /// Attributes of the real object.
     pub(super) stat: Stat,
 }
@@ -114,6 +115,7 @@ impl Union {
             has_origin,
             redirected,
             alias_layer: layer,
+            data: self.data_at(&place, &stat),
             stat,
         }))
     }
@@ -167,6 +169,7 @@ impl Union {
             has_origin: origin.is_some(),
             redirected: false,
             alias_layer,
+            data: self.data_at(place, stat),
             stat: *stat,
         })
     }
@@ -201,6 +204,7 @@ impl Union {
             has_origin: true,
             redirected: false,
             alias_layer: id.layer,
+            data: self.data_at(&indexed, &real),
             stat: real,
         }))
     }
@@ -287,6 +291,7 @@ impl Union {
             has_origin,
             redirected,
             alias_layer,
+            data,
             stat,
         } = known;
         let kind = stat.attr.kind;
@@ -301,7 +306,7 @@ impl Union {
             inode.linked.store(stat.attr.nlink > 1, Ordering::Relaxed);
             {
                 let mut state = inode.state_mut();
-                state.has_origin = has_origin;
+                (state.has_origin, state.data) = (has_origin, data);
                 if lower_id.is_some() || link.is_some() {
                     let rare = state.rare_mut();
                     (rare.lower_id, rare.link) = (lower_id, link);
@@ -347,6 +352,7 @@ impl Union {
             has_origin: false,
             redirected: false,
             alias_layer: layer,
+            data: DataAt::Here,
             stat: *stat,
         };
         Ok(self.register(dir, name, top, known, Count::Yes).0)

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::copy_up::Want;
 use super::create::check_new_name;
+use super::metadata_copy::Reach;
 use super::{Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
-use crate::marker::xattr::Marker;
 use crate::merge::Top;
 use crate::name::Name;
 use crate::tree::{Alias, Inode};
@@ -23,8 +24,10 @@ impl Union {
             return Err(Errno::PERM.into());
         }
         check_new_name(upper, new_name)?;
-        self.copy_up(&inode, super::copy_up::ALL)?;
-        self.refuse_foreign(&inode, Marker::Metacopy)?;
+        self.copy_up(&inode, Want::Attributes)?;
+        if let Some((parent, name)) = inode.parent() {
+            self.point_to_data(upper, &inode, (&parent, &name), Reach::Anywhere)?;
+        }
         let dir_fd = self.upper_dir(&dir)?;
         let _change = self.lock_dir(&dir)?;
         let covers = self.free_name(&dir, new_name)?;

@@ -40,7 +40,7 @@ impl Union {
         let dir = self.dir(parent)?;
         let (inode, stat) = self.child(&dir, name, Count::Yes)?;
         Ok(Entry {
-            attr: self.view_attr(&inode, &stat),
+            attr: self.shown_attr(&inode, &stat),
         })
     }
 

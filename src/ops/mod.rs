@@ -23,6 +23,8 @@ mod link;
 mod listing;
 mod lookup;
 mod memory;
+mod metacopy;
+mod metadata_copy;
 mod open;
 mod place;
 mod redirect;
@@ -40,7 +42,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use attr::{SetAttr, TimeChange};
-pub use config::{Config, Durability, RedirectDir, UpperConfig, WhiteoutChoice};
+pub use config::{
+    Config, Durability, MetacopyConfig, RedirectDir, UpperConfig, VerityMode, WhiteoutChoice,
+};
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
 pub use file::{WriteHow, Written};
@@ -78,6 +82,14 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Union {
     layers: Vec<Layer>,
+    /// Layers that are reached by redirects of metadata-only copies alone, and never shown.
+    data_layers: Vec<Layer>,
+    /// A change of attributes copies no data.
+    metacopy: bool,
+    /// Metadata-only copies are followed where anybody may have written their marker.
+    follow_user_metacopies: bool,
+    /// Whether digests in metadata-only copies are checked.
+    verity: VerityMode,
     upper: Option<Upper>,
     /// Changes are accepted; if not, an upper is only read (its index and markers count all the same).
     writable: bool,

@@ -32,6 +32,12 @@ impl Union {
                 .map_err(|_| SetupError::new("cannot mount: more than 65535 layers"))?;
             layers.push(Layer::open(id, path, WhFiles::Meant)?);
         }
+        let mut data_layers = Vec::with_capacity(config.data.len());
+        for path in &config.data {
+            let id = LayerId::try_from(layers.len() + data_layers.len())
+                .map_err(|_| SetupError::new("cannot mount: more than 65535 layers"))?;
+            data_layers.push(Layer::open(id, path, WhFiles::Plain)?);
+        }
         let Some(top) = layers.first() else {
             return Err(SetupError::new(
                 "cannot mount: no layer given (--lower DIR)",
@@ -56,6 +62,10 @@ impl Union {
         let root = Arc::new(Inode::new(ROOT, Kind::Dir, id, None, Some(stack)));
         let limit = descriptor_limit();
         Ok(Union {
+            data_layers,
+            metacopy: config.metacopy.on,
+            follow_user_metacopies: config.metacopy.on,
+            verity: config.metacopy.verity,
             writable: !config.read_only,
             lasting: !config.changing_layers,
             redirects: Redirects::of(config.redirect_dir, upper.as_ref()),

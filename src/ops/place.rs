@@ -291,6 +291,9 @@ impl Union {
             return attr;
         }
         let state = inode.state();
+        if let Some((atime, mtime)) = state.rare().held_times {
+            (attr.atime, attr.mtime) = (atime, mtime);
+        }
         match (&state.rare().link, &state.rare().pin) {
             (Some(link), _) => attr.nlink = link.nlink,
             (None, Some(Pin::Parked(_))) => attr.nlink = attr.nlink.saturating_sub(1),

@@ -87,6 +87,23 @@ impl Trail {
         }
     }
 
+    /// Sees to it that the layers of the directory that holds the object are known.
+    pub(super) fn settle(&self, union: &Union) -> Result<()> {
+        let dir = self.parent.dir().ok_or(Errno::NOTDIR)?;
+        if !dir.stack().is_settled() {
+            union.index(&self.parent)?;
+        }
+        Ok(())
+    }
+
+    /// The path that is looked for, from the root of a layer.
+    pub(super) fn path(&self) -> Option<&[NameBuf]> {
+        match &self.sought {
+            Redirect::Path(path) => Some(path),
+            Redirect::Name(_) => None,
+        }
+    }
+
     /// Another one was met where the trail led to.
     pub(super) fn turn(&mut self, target: Redirect) {
         self.pass(target, 0);

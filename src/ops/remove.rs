@@ -225,7 +225,7 @@ impl Union {
             return Ok(Pin::Parked(name));
         }
         // One that is open already will do.
-        let fd = match self.cached_fd(inode) {
+        let fd = match self.cached_fd(inode).filter(|fd| !fd.is_lent()) {
             Some(file) => file.share(),
             None => Arc::new(
                 place

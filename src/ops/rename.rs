@@ -10,8 +10,10 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::Union;
+use super::copy_up::Want;
 use super::create::check_new_name;
 use super::lookup::Count;
+use super::metadata_copy::Reach;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::Place;
@@ -98,9 +100,15 @@ impl Union {
         if target.is_some_and(|t| Arc::ptr_eq(t, source)) {
             return Ok(()); // two names of one object: nothing happens
         }
-        self.prepare_mover(source)?;
+        let reach = match dir.ino == new_dir.ino {
+            true => Reach::Beside,
+            false => Reach::Anywhere,
+        };
+        self.prepare_mover(upper, source, (dir, name), reach)?;
         match target {
-            Some(target) if mode == RenameMode::Exchange => self.prepare_mover(target)?,
+            Some(target) if mode == RenameMode::Exchange => {
+                self.prepare_mover(upper, target, (new_dir, new_name), reach)?;
+            }
             Some(target) if target.kind != Kind::Dir => self.prepare_hard_link(target)?,
             _ => {}
         }
@@ -143,10 +151,16 @@ impl Union {
     }
 
     /// What is about to be moved lies wholly in the upper.
-    fn prepare_mover(&self, inode: &Arc<Inode>) -> Result<()> {
+    fn prepare_mover(
+        &self,
+        upper: &Upper,
+        inode: &Arc<Inode>,
+        at: (&Arc<Inode>, &Name),
+        reach: Reach,
+    ) -> Result<()> {
         let Some(dir) = inode.dir() else {
-            self.copy_up(inode, super::copy_up::ALL)?;
-            return self.refuse_foreign(inode, Marker::Metacopy);
+            self.copy_up(inode, Want::Attributes)?;
+            return self.point_to_data(upper, inode, at, reach);
         };
         if !dir.stack().is_settled() {
             self.index(inode)?; // reads the opaque markers
@@ -158,9 +172,9 @@ impl Union {
         self.refuse_foreign(inode, Marker::Redirect)
     }
 
-    /// Refuses to move an object of the upper that depends on its path: one that another overlay
-    /// has made of metadata only, or renamed.
-    pub(super) fn refuse_foreign(&self, inode: &Arc<Inode>, marker: Marker) -> Result<()> {
+    /// Refuses to move a directory of the upper that depends on its path: one that another overlay
+    /// has renamed.
+    fn refuse_foreign(&self, inode: &Arc<Inode>, marker: Marker) -> Result<()> {
         if !inode.state().has_origin {
             return Ok(());
         }

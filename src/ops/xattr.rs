@@ -126,6 +126,7 @@ impl Union {
             );
         }
         self.make_upper(&inode)?;
+        let _held = self.hold_attributes(&inode);
         inode.xattrs.doubt();
         let set = self.with_place(&inode, |place| place.set_xattr(&disk, &value, flags));
         inode.xattrs.doubt();
@@ -148,6 +149,7 @@ impl Union {
             }
         }
         self.make_upper(&inode)?;
+        let _held = self.hold_attributes(&inode);
         Ok(self.with_place(&inode, |place| place.remove_xattr(&disk))?)
     }
 }

@@ -11,3 +11,4 @@ pub mod memory;
 pub mod namespace;
 pub mod signal;
 pub mod sync;
+pub mod verity;

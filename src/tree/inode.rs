@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::names::Names;
-use crate::attr::Kind;
+use crate::attr::{Kind, Time};
 use crate::layer::LayerId;
 use crate::merge::Stack;
 use crate::name::{KeptName, Name, NameBuf};
@@ -82,6 +82,17 @@ pub struct UnionLink {
     pub index_name: Option<NameBuf>,
 }
 
+/// Where the data of a regular file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataAt {
+    /// In the real object itself, unless opening it shows otherwise.
+    Unknown,
+    /// In the real object itself, where it was brought.
+    Here,
+    /// In a layer below: the real object is a metadata-only copy (the kernel's metacopy).
+    Below,
+}
+
 /// The changing part of an inode, under its own lock: a leaf, held for no system call.
 #[derive(Debug)]
 pub struct State {
@@ -91,6 +102,8 @@ pub struct State {
     pub names: Names,
     /// The upper object carries an origin marker: a directory that gets it is impure.
     pub has_origin: bool,
+    /// Where its data is.
+    pub data: DataAt,
     rare: Option<Box<Rare>>,
 }
 
@@ -104,6 +117,8 @@ pub struct Rare {
     pub past: Option<Alias>,
     /// Set before an object of the upper loses its last name.
     pub pin: Option<Pin>,
+    /// Access and modification time to show, while data is brought to a metadata-only copy.
+    pub held_times: Option<(Time, Time)>,
     /// For a hard link that was copied up.
     pub link: Option<UnionLink>,
 }
@@ -113,6 +128,7 @@ static COMMON: Rare = Rare {
     lower_id: None,
     past: None,
     pin: None,
+    held_times: None,
     link: None,
 };
 
@@ -275,6 +291,7 @@ impl Inode {
                 id,
                 names: name.into_iter().collect(),
                 has_origin: false,
+                data: DataAt::Unknown,
                 rare: None,
             }),
             dir,

@@ -9,7 +9,9 @@ mod number;
 mod table;
 
 pub use fds::{FdCache, FdStats};
-pub use inode::{Alias, Dir, FactsSeen, Inode, Pin, Rare, RealId, State, UnionLink, XattrFact};
+pub use inode::{
+    Alias, DataAt, Dir, FactsSeen, Inode, Pin, Rare, RealId, State, UnionLink, XattrFact,
+};
 pub use names::Names;
 pub use number::{Devices, ROOT};
 pub use table::Table;

@@ -11,8 +11,8 @@ use super::change::{SetTime, set_owner, set_perm, set_times};
 use super::stage::Staged;
 use super::workdir::Upper;
 use crate::attr::{Attr, Kind};
-use crate::error::{Errno, Result, WhileDoing};
-use crate::layer::{Place, Stat, refuse_metacopy_named};
+use crate::error::{Errno, Result, WhileDoing, best_effort};
+use crate::layer::{Place, Stat};
 use crate::marker::xattr::{Marker, OnDisk, shown};
 use crate::name::NameBuf;
 
@@ -29,10 +29,30 @@ pub struct Source<'a> {
     pub place: &'a Place,
     /// Its attributes.
     pub attr: &'a Attr,
-    /// How many bytes of its data to keep; the rest is about to be cut off.
-    pub keep: u64,
+    /// The names of its extended attributes.
+    pub names: &'a [NameBuf],
+    /// What of its data to copy.
+    pub content: Content<'a>,
     /// Markers to set on the copy.
     pub markers: &'a [(Marker, Vec<u8>)],
+}
+
+/// The data of an object that is copied up.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// It has none.
+    Nothing,
+    /// The first `len` bytes of this file, of which `sparse` says whether it has holes.
+    File {
+        /// Where the data is: mostly the object itself.
+        from: &'a OwnedFd,
+        /// How many bytes.
+        len: u64,
+        /// Whether to look for holes.
+        sparse: bool,
+    },
+    /// None of it: the copy gets the size, and this marker that says that its data lies below.
+    Below(&'a [u8]),
 }
 
 /// A copy in the workdir.
@@ -73,29 +93,25 @@ impl Upper {
             .make_like(source)
             .while_doing(|| "create in the workdir")?;
         // By descriptor where there is one: cheaper than by name.
-        let (from, to, bytes) = match made {
-            Some(fd) => {
-                let from = source
-                    .place
-                    .open_read()
-                    .while_doing(|| "open a lower file")?;
-                let bytes = attr.size.min(source.keep);
-                (Place::File(Arc::new(from)), Place::File(fd), bytes)
-            }
-            None => (source.place.clone(), staged.place(), 0),
+        let to = match made {
+            Some(fd) => Place::File(fd),
+            None => staged.place(),
         };
-        let names = from
-            .list_xattrs()
-            .while_doing(|| "list attributes of a lower")?;
-        if let (Place::File(from), Place::File(to)) = (&from, &to) {
-            refuse_metacopy_named(&names)?;
-            let sparse = attr.blocks.saturating_mul(512) < attr.size;
-            self.copy_file(from, to, bytes, sparse)
-                .while_doing(|| "copy data up")?;
-        }
+        let bytes = match (source.content, &to) {
+            (Content::File { from, len, sparse }, Place::File(to)) => {
+                self.copy_file(from, to, len, sparse)
+                    .while_doing(|| "copy data up")?;
+                len
+            }
+            (Content::Below(marker), Place::File(to)) => {
+                self.mark_metacopy(to, attr.size, marker)?;
+                0
+            }
+            _ => 0,
+        };
         // The owner before the attributes: changing it drops file capabilities.
         set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
-        copy_xattrs(&names, &from, &to)?;
+        copy_xattrs(source.names, source.place, &to)?;
         let mut has_origin = false;
         for (marker, value) in source.markers {
             // Before the mode: it may forbid to set attributes.
@@ -122,12 +138,66 @@ impl Upper {
         })
     }
 
+    /// The same for an object without data.
+    ///
+    /// # Errors
+    /// Those of [`Self::stage_copy`].
+    pub fn stage_dataless(
+        &self,
+        place: &Place,
+        attr: &Attr,
+        markers: &[(Marker, Vec<u8>)],
+    ) -> Result<Copied<'_>> {
+        let names = place
+            .list_xattrs()
+            .while_doing(|| "list attributes of an object")?;
+        self.stage_copy(&Source {
+            place,
+            attr,
+            names: &names,
+            content: Content::Nothing,
+            markers,
+        })
+    }
+
     fn copy_file(&self, from: &OwnedFd, to: &OwnedFd, len: u64, sparse: bool) -> Result<(), Errno> {
         if len <= BY_HAND && !sparse && !self.reflink {
             return copy_by_hand(from, to, 0, len);
         }
         let safety = self.safety;
         copy_data(from, to, len, |part| safety.start(to, part))
+    }
+
+    /// Makes an empty file that nobody sees yet a metadata-only copy.
+    fn mark_metacopy(&self, file: &Arc<OwnedFd>, size: u64, marker: &[u8]) -> Result<()> {
+        rustix::fs::ftruncate(file, size).while_doing(|| "give a copy its size")?;
+        let place = Place::File(Arc::clone(file));
+        match self.set_marker(&place, Marker::Metacopy, marker)? {
+            true => Ok(()),
+            false => Err(Errno::OPNOTSUPP).while_doing(|| "mark a copy as one without data"),
+        }
+    }
+
+    /// Gives a metadata-only copy, which lies in the upper already, the first `len` bytes of its
+    /// data, safe from a crash. Its marker is the caller's to remove.
+    ///
+    /// # Errors
+    /// Those of either file.
+    pub fn fill(&self, from: &OwnedFd, to: &OwnedFd, len: u64, sparse: bool) -> Result<(), Errno> {
+        // What an earlier try has left lies where the data may have holes.
+        let stat = rustix::fs::fstat(to)?;
+        if stat.st_blocks > 0 && stat.st_size > 0 {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            best_effort(
+                "empty a metadata-only copy",
+                rustix::fs::fallocate(to, flags, 0, stat.st_size as u64),
+            );
+        }
+        if len > 0 {
+            self.copy_file(from, to, len, sparse)?;
+            self.safety.apply(to)?;
+        }
+        Ok(())
     }
 
     /// Makes an empty object of the source's kind, for its owner only.
@@ -183,7 +253,7 @@ fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Copies the first `len` bytes of `from` to `to`, which is empty, and gives it that size. Shares
+/// Copies the first `len` bytes of `from` to `to`, which has no data, and gives it that size. Shares
 /// the blocks where the filesystem can, leaves holes as holes. `copied` is told of each part but the
 /// last, behind which the caller goes on.
 ///
@@ -203,7 +273,9 @@ fn copy_data(
         return Ok(());
     }
     // Gives the file its size first, so that a hole at its end stays one.
-    rustix::fs::ftruncate(to, len)?;
+    if (rustix::fs::fstat(to)?.st_size as u64) < len {
+        rustix::fs::ftruncate(to, len)?;
+    }
     let mut at = 0;
     while at < len {
         let (start, end) = match rustix::fs::seek(from, SeekFrom::Data(at)) {

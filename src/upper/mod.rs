@@ -16,7 +16,7 @@ mod whiteout;
 mod workdir;
 
 pub use change::{SetTime, set_owner, set_perm, set_times};
-pub use copy::{Copied, Source, allocate};
+pub use copy::{Content, Copied, Source, allocate};
 pub use form::Form;
 pub use link_index::LinkIndex;
 pub use rename::{End, Move, Target};

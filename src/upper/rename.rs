@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
 
-use super::copy::Source;
 use super::stage::{Staged, link_place};
 use super::whiteout::wh_name;
 use super::workdir::Upper;
@@ -208,13 +207,7 @@ impl Upper {
         let stat = place
             .stat()
             .while_doing(|| "stat a directory of the upper")?;
-        let source = Source {
-            place: &place,
-            attr: &stat.attr,
-            keep: 0,
-            markers: &[],
-        };
-        let mut staged = self.stage_copy(&source)?.staged;
+        let mut staged = self.stage_dataless(&place, &stat.attr, &[])?.staged;
         if self.dialect == Dialect::File {
             // A sentinel would be in the way of the rename; a `.wh.` file beside says the same.
             self.write_wh_file(end.dir, end.name)?;

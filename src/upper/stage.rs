@@ -12,7 +12,7 @@ use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::{Place, Stat};
 use crate::marker::whiteout::{Dialect, WH_OPAQUE};
-use crate::marker::xattr::Marker;
+use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 use crate::sys::cred::{as_owner, with_umask};
 
@@ -365,6 +365,23 @@ impl Upper {
             // user.* is for files and directories only.
             Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(false),
             Err(e) => Err(e).while_doing(|| format!("set {name}")),
+        }
+    }
+
+    /// Removes a marker from an object of the upper; one that is not there is fine.
+    ///
+    /// # Errors
+    /// The upper's.
+    pub fn remove_marker(&self, place: &Place, namespace: Namespace, marker: Marker) -> Result<()> {
+        let name = namespace.name(marker);
+        let remove = || place.remove_xattr(name.as_bytes());
+        let removed = match remove() {
+            Err(Errno::ACCESS) => writable_for_a_moment(place, remove),
+            result => result,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NODATA) => Ok(()),
+            Err(e) => Err(e).while_doing(|| format!("remove {name}")),
         }
     }
 

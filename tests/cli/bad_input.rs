@@ -153,14 +153,18 @@ fn the_fuse_device_is_missing() {
 #[test]
 fn words_of_others_are_warned_about_once() {
     let lab = Lab::new();
-    let outcome = lab.run("--lower l1 -o metacopy=on,metacopy=on,nofail,x-a.b,private m");
+    let outcome = lab.run("--lower l1 -o nfs_export=on,nfs_export=on,nofail,x-a.b,private m");
     assert_eq!(
         outcome.stderr.matches("warning").count(),
         1,
         "{}",
         outcome.stderr
     );
-    assert!(outcome.stderr.contains("metacopy=on"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("nfs_export=on"),
+        "{}",
+        outcome.stderr
+    );
     outcome.succeeds();
     lab.run("umount m").succeeds();
 }

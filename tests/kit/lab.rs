@@ -19,6 +19,7 @@ pub struct Lab {
     scratch: Scratch,
     subject: Subject,
     lowers: Vec<PathBuf>,
+    data: Vec<PathBuf>,
     has_upper: bool,
     mounted: Option<Mounted>,
     lowers_before: Option<Vec<Snapshot>>,
@@ -46,6 +47,7 @@ impl Lab {
             scratch,
             subject: Subject::default(),
             lowers: Vec::new(),
+            data: Vec::new(),
             has_upper: false,
             mounted: None,
             lowers_before: None,
@@ -70,6 +72,14 @@ impl Lab {
     /// Adds a directory that lies elsewhere as the next lower.
     pub fn lower_at(mut self, path: &Path) -> Lab {
         self.lowers.push(path.to_owned());
+        self
+    }
+
+    /// Adds a layer of data alone below those given before.
+    pub fn data(mut self, text: &str) -> Lab {
+        let path = self.aside(&format!("data{}", self.data.len()));
+        plant(&path, text);
+        self.data.push(path);
         self
     }
 
@@ -100,8 +110,9 @@ impl Lab {
             self.lowers_before = Some(self.read_lowers());
         }
         let (upper, work, mnt) = (self.upper_dir(), self.work_dir(), self.mnt());
+        let (subject, lowers) = self.with_data(subject);
         let layers = Layers {
-            lowers: &self.lowers,
+            lowers: &lowers,
             upper: self.has_upper.then_some((&upper, &work)),
             mnt: &mnt,
         };
@@ -269,6 +280,25 @@ impl Lab {
         serde_json::from_slice(&done.stdout).unwrap()
     }
 
+    /// The subject and its lowers with the layers of data alone, as each of them is told.
+    fn with_data(&self, subject: &Subject) -> (Subject, Vec<PathBuf>) {
+        let (mut subject, mut lowers) = (subject.clone(), self.lowers.clone());
+        for data in &self.data {
+            match (&mut subject, lowers.last_mut()) {
+                (Subject::Ours(arguments), _) => {
+                    let data = data.to_str().unwrap().to_owned();
+                    arguments.extend(["--data".to_owned(), data]);
+                }
+                (_, Some(last)) => {
+                    last.as_mut_os_string().push("::");
+                    last.as_mut_os_string().push(data);
+                }
+                (_, None) => panic!("layers of data alone need a lower"),
+            }
+        }
+        (subject, lowers)
+    }
+
     fn read_lowers(&self) -> Vec<Snapshot> {
         let look = Look {
             dir_mtime: true,
@@ -276,6 +306,7 @@ impl Lab {
         };
         self.lowers
             .iter()
+            .chain(&self.data)
             .map(|lower| snapshot::read(lower, look).snapshot)
             .collect()
     }

@@ -18,6 +18,8 @@ pub enum Subject {
     Cramped(u32),
     /// The kernel's overlayfs, with the options under which it keeps hard links.
     Kernel,
+    /// The same with these options in place of its own.
+    KernelWith(String),
     /// The fuse-overlayfs found on PATH.
     FuseOverlayfs,
 }
@@ -90,7 +92,7 @@ impl Subject {
     }
 
     pub fn is_kernel(&self) -> bool {
-        *self == Subject::Kernel
+        matches!(self, Subject::Kernel | Subject::KernelWith(_))
     }
 
     /// Mounts and answers what went wrong, as the subject said it.
@@ -122,18 +124,11 @@ impl Subject {
                 finished(command.arg(layers.mnt), Duration::from_secs(60))
             }
             Subject::Kernel => {
-                let mut options = overlay_options(layers);
-                options.push(",redirect_dir=off,metacopy=off,xino=on");
-                options.push(if layers.upper.is_some() {
-                    ",index=on"
-                } else {
-                    ",index=off"
-                });
-                sys::mount("overlay", layers.mnt, "overlay", 0, &options).map_err(|errno| {
-                    let shown = options.display().to_string();
-                    format!("mount -t overlay -o {shown:.300}: {errno:?}")
-                })
+                let index = if layers.upper.is_some() { "on" } else { "off" };
+                let own = format!("redirect_dir=off,metacopy=off,xino=on,index={index}");
+                mount_overlay(layers, &own)
             }
+            Subject::KernelWith(own) => mount_overlay(layers, own),
         }
     }
 
@@ -161,11 +156,20 @@ impl Subject {
                 let mut command = Command::new(program());
                 finished(command.arg("umount").arg(mnt), Duration::from_secs(60))
             }
-            Subject::Kernel | Subject::FuseOverlayfs => {
+            Subject::Kernel | Subject::KernelWith(_) | Subject::FuseOverlayfs => {
                 sys::umount(mnt, 0).map_err(|errno| format!("umount2: {errno:?}"))
             }
         }
     }
+}
+
+fn mount_overlay(layers: &Layers<'_>, own: &str) -> Result<(), String> {
+    let mut options = overlay_options(layers);
+    options.push(format!(",{own}"));
+    sys::mount("overlay", layers.mnt, "overlay", 0, &options).map_err(|errno| {
+        let shown = options.display().to_string();
+        format!("mount -t overlay -o {shown:.300}: {errno:?}")
+    })
 }
 
 /// The program of this package.

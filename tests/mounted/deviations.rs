@@ -143,20 +143,6 @@ fn control_attributes_are_not_listed_and_cannot_be_set() {
     });
 }
 
-/// Loudly: not zeros. What carries the marker can still be looked at.
-#[test]
-fn metacopies_are_eio() {
-    let top = "f copy size=4 trusted.overlay.metacopy=";
-    if !Subject::default().is_ours() {
-        return;
-    }
-    let lab = Lab::new().lower(top).lower("f copy text");
-    let lab = lab.upper("").mount();
-    assert_eq!(sys::lstat(lab.at("copy")).unwrap().size, 4);
-    fails!(sys::get(lab.at("copy")), EIO);
-    fails!(sys::append(lab.at("copy"), b"x"), EIO);
-}
-
 /// Of a filesystem that holds so many: ext4 has no room for them.
 #[test]
 fn markers_among_many_attributes_are_noticed() {
@@ -182,7 +168,7 @@ fn markers_among_many_attributes_are_noticed() {
         .lower("f old/f text\nf copy text");
     let lab = lab.upper("").mount();
     assert_eq!(sys::text(lab.at("moved/f")), "text");
-    fails!(sys::get(lab.at("copy")), EIO);
+    assert_eq!(sys::text(lab.at("copy")), "text");
     assert_eq!(sys::text(lab.at("f")), "text");
     assert!(sys::names(lab.at("d")).is_empty());
 }
@@ -305,61 +291,4 @@ fn locks_are_the_kernels() {
         assert!(rustix::fs::flock(&other, exclusive).is_err());
         assert!(!sys::exists(lab.in_upper("f")));
     });
-}
-
-/// As kernel overlayfs itself leaves them in an upper: nothing is done to what we cannot follow.
-#[test]
-fn metacopies_in_the_upper_are_left_alone() {
-    if !Subject::default().is_ours() {
-        return;
-    }
-    let mut lab = Lab::new().lower("f copy content\nf plain p").upper("");
-    let layers = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lab.lower_dir(0).display(),
-        lab.upper_dir().display(),
-        lab.work_dir().display()
-    );
-    let options = layers + ",metacopy=on,redirect_dir=on,index=off";
-    sys::mount(
-        "overlay",
-        lab.mnt(),
-        "overlay",
-        0,
-        std::ffi::OsStr::new(&options),
-    )
-    .unwrap();
-    let made = sys::chmod(lab.at("copy"), 0o600);
-    sys::umount(lab.mnt(), 0).unwrap();
-    made.unwrap();
-    assert!(sys::getxattr(lab.in_upper("copy"), "trusted.overlay.metacopy").is_ok());
-    lab = lab.mount();
-    let look = crate::Look {
-        dir_mtime: true,
-        ..crate::Look::default()
-    };
-    let before = crate::snapshot::read(&lab.upper_dir(), look).snapshot;
-    let copy = lab.at("copy");
-    for (what, result) in [
-        ("read", sys::get(&copy).map(drop)),
-        ("append", sys::append(&copy, b"x")),
-        ("overwrite", sys::overwrite(&copy, 0, b"x")),
-        ("truncate", sys::truncate(&copy, 3)),
-        ("lengthen", sys::truncate(&copy, 30)),
-        ("rename", sys::rename(&copy, lab.at("other"))),
-        ("link", sys::link(&copy, lab.at("other"))),
-        (
-            "exchange",
-            sys::rename2(&copy, lab.at("plain"), libc::RENAME_EXCHANGE),
-        ),
-    ] {
-        assert!(result.is_err(), "{what} worked");
-        let after = crate::snapshot::read(&lab.upper_dir(), look).snapshot;
-        crate::snapshot::assert_same(
-            &format!("the upper before and after: {what}"),
-            &before,
-            &after,
-        );
-    }
-    fails!(sys::lstat(lab.at("other")), ENOENT);
 }

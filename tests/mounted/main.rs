@@ -24,6 +24,7 @@ mod hard_links;
 mod layer_kinds;
 mod listing;
 mod memory;
+mod metacopy;
 mod mounting;
 mod names;
 mod numbers;

@@ -144,7 +144,6 @@ fn owners() {
 fn refused_options() {
     for line in [
         "--lower a -o xattr_permissions=2 /m",
-        "--lower a -o verity=require /m",
         "--lower a -o bind /m",
     ] {
         assert!(matches!(typed(line), Err(Failure::Failed(_))), "{line}");
@@ -169,7 +168,7 @@ fn words_that_only_warn_or_pass() {
         ),
         ("squash=", usize::MAX),
         ("redirect_dir=on", 0),
-        ("redirect_dir=on,metacopy=on,metacopy=on", 1),
+        ("redirect_dir=on,metacopy=on,metacopy=on", 0),
         ("noacl", 1),
         ("xattr_permissions=0", 0),
     ] {
