@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const USAGE: &str =
     "unionmount [mount] --lower DIR[:DIR]... [--upper DIR --work DIR] [OPTIONS] MOUNTPOINT
-       unionmount umount MOUNTPOINT
+       unionmount umount [--complete] MOUNTPOINT
+       unionmount complete UPPER --lower DIR[:DIR]... [--work DIR]
        unionmount inspect|stats [--json] MOUNTPOINT
        unionmount sync MOUNTPOINT
        unionmount check-host [--json]";
@@ -58,7 +59,9 @@ pub(crate) enum Control {
     Mount(Box<MountArgs>),
     /// Unmount, and return when the daemon is gone and everything is written
     #[command(visible_alias = "unmount")]
-    Umount(TargetArgs),
+    Umount(UmountArgs),
+    /// Give metadata-only copies of an upper their data, so that it stands alone
+    Complete(CompleteArgs),
     /// Show the layers, options, process and version behind a mount
     Inspect(QueryArgs),
     /// Show requests with their latencies, caches and copy-ups of a mount
@@ -75,6 +78,45 @@ pub(crate) struct TargetArgs {
     /// Where the union is mounted
     #[arg(value_name = "MOUNTPOINT")]
     pub(crate) mountpoint: OsString,
+}
+
+/// What `umount` is given.
+#[derive(Debug, Args)]
+pub(crate) struct UmountArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Before, give metadata-only copies their data; if that fails, it stays mounted
+    #[arg(long)]
+    pub(crate) complete: bool,
+    /// With --complete: print JSON for programs
+    #[arg(long, requires = "complete")]
+    pub(crate) json: bool,
+}
+
+/// What `complete` is given.
+#[derive(Debug, Args)]
+pub(crate) struct CompleteArgs {
+    /// The upper; it may not be mounted
+    #[arg(value_name = "UPPER")]
+    pub(crate) upper: OsString,
+    /// The lowers that it was mounted over, topmost first; may be repeated
+    #[arg(long, value_name = "DIR[:DIR]...", required = true, action = clap::ArgAction::Append)]
+    pub(crate) lower: Vec<OsString>,
+    /// A layer of data alone; may be repeated
+    #[arg(long, value_name = "DIR", action = clap::ArgAction::Append)]
+    pub(crate) data: Vec<OsString>,
+    /// Its work directory [default: one for the time, beside it]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<OsString>,
+    /// Follow user.overlay.* too, which anybody can write
+    #[arg(long)]
+    pub(crate) userxattr: bool,
+    /// off, on or require: check fs-verity digests [default: off]
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) verity: Option<Verity>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What a command that asks an existing mount is given.

@@ -7,13 +7,16 @@ use rustix::io::Errno;
 
 use super::failure::{Failure, reason};
 use super::mountinfo::{self, Entry};
-use crate::ops::Inspect;
+use crate::ops::{Completed, Inspect};
 
 /// The daemon hands out answers in pieces of this size; a shorter piece is the last one.
 const PIECE: usize = 32 * 1024;
 
 /// Longest answer that is believed (500 layers with long paths take well under 2 MiB).
 const LONGEST: usize = 64 * 1024 * 1024;
+
+/// The longest answer about completed copies: what one attribute holds.
+const COMPLETED: usize = 64 * 1024;
 
 /// The root of a mount that looks like one of ours.
 #[derive(Debug)]
@@ -88,6 +91,25 @@ impl Target {
         match self.try_ask("inspect") {
             Ok(answer) => decode(&answer).map(Some),
             Err(Errno::NOTCONN | Errno::CONNABORTED) => Ok(None),
+            Err(e) => Err(self.explain(e)),
+        }
+    }
+
+    /// Lets the daemon complete metadata-only copies for a moment, and tell how far it is.
+    pub(crate) fn complete(&self) -> Result<Completed, Failure> {
+        let mut answer = vec![0u8; COMPLETED];
+        match getxattr(&self.path, "unionmount.complete", answer.as_mut_slice()) {
+            Ok(len) => decode(answer.get(..len).unwrap_or_default()),
+            Err(Errno::ROFS) => Err(Failure::new(format!(
+                "cannot complete the upper of {:?}: it is mounted read-only (unmount it, then use \
+                 unionmount complete)",
+                self.path
+            ))),
+            Err(e @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(Failure::new(format!(
+                "cannot complete the upper of {:?}: {}",
+                self.path,
+                reason(e)
+            ))),
             Err(e) => Err(self.explain(e)),
         }
     }

@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod compat;
+mod complete;
 mod control;
 mod daemon;
 mod environment;
@@ -101,7 +102,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         None => mount(cli.mount, Personality::Plain),
         Some(Control::Mount(args)) => mount(*args, Personality::Plain),
-        Some(Control::Umount(args)) => umount::umount(Path::new(&args.mountpoint)).map(success),
+        Some(Control::Umount(args)) => umount::umount(&args).map(success),
+        Some(Control::Complete(args)) => complete::unmounted(&args),
         Some(Control::Sync(args)) => Target::find(Path::new(&args.mountpoint))?
             .sync()
             .map(success),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::args::UmountArgs;
+use super::complete;
 use super::control::Target;
 use super::failure::{Failure, reason};
 use super::mount::{By, How, Refusal};
@@ -14,9 +16,12 @@ use super::mount::{By, How, Refusal};
 /// How long the daemon may take to write out what is dirty.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Unmounts what is at `path`.
-pub(crate) fn umount(path: &Path) -> Result<(), Failure> {
-    let target = Target::find(path)?;
+/// Unmounts what is there, completing its upper before if that is asked for.
+pub(crate) fn umount(args: &UmountArgs) -> Result<(), Failure> {
+    let target = Target::find(Path::new(&args.target.mountpoint))?;
+    if args.complete {
+        complete::mounted(&target, args.json)?;
+    }
     let path = target.path.as_path();
     let inspect = target.inspect_if_alive()?;
     // Before the unmount: later the number may belong to another process.

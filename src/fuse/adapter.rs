@@ -24,7 +24,9 @@ use super::shared::{Shared, caller, empty, xattr};
 use super::weight::{Disk, Weight};
 use crate::attr::Kind;
 use crate::error;
-use crate::ops::{DirItem, NewObject, Perm, RenameMode, SetAttr, TimeChange, Union, WriteHow};
+use crate::ops::{
+    Change, DirItem, NewObject, Perm, RenameMode, SetAttr, TimeChange, Union, WriteHow,
+};
 
 /// The largest write the kernel sends at once.
 const MAX_WRITE: u32 = 1 << 20;
@@ -77,8 +79,8 @@ impl Adapter {
     }
 
     /// What a change of an object weighs, for it may have to be copied up first.
-    fn change(&self, ino: INodeNo) -> Weight {
-        self.weigh(|union| union.needs_copy(ino.0))
+    fn change(&self, ino: INodeNo, change: Change) -> Weight {
+        self.weigh(|union| union.needs_copy(ino.0, change))
     }
 }
 
@@ -194,7 +196,7 @@ impl Filesystem for Adapter {
             mtime: time_change(mtime),
         };
         let caller = caller(req);
-        let weight = self.change(ino);
+        let weight = self.change(ino, size.map_or(Change::Attributes, |_| Change::Data));
         // With writeback the kernel keeps the time and sends one with every size that is another.
         let keep_mtime = self.shared.options.writeback && size.is_some() && mtime.is_none();
         self.dispatch(weight, move |shared| {
@@ -332,7 +334,7 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let newname = newname.as_bytes().to_vec();
-        let weight = self.change(ino);
+        let weight = self.change(ino, Change::Attributes);
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Link, ino, |union| {
                 union.link(ino.0, newparent.0, &newname)
@@ -425,7 +427,7 @@ impl Filesystem for Adapter {
             clear_privileges: clear.then(|| caller(req)),
             keep_mtime: cached && self.shared.options.writeback,
         };
-        let weight = self.change(ino);
+        let weight = self.change(ino, Change::Data);
         if weight == Weight::Light {
             let result = self.shared.call(Op::Write, ino, |union| {
                 union.write(ino.0, offset, data, &how)
@@ -571,7 +573,7 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EPERM);
         }
         let (name, value) = (name.to_vec(), value.to_vec());
-        let weight = self.change(ino);
+        let weight = self.change(ino, Change::Attributes);
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Setxattr, ino, |union| {
                 union.setxattr(ino.0, &name, &value, flags as u32)
@@ -617,7 +619,7 @@ impl Filesystem for Adapter {
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes().to_vec();
-        let weight = self.change(ino);
+        let weight = self.change(ino, Change::Attributes);
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Removexattr, ino, |union| {
                 union.removexattr(ino.0, &name)
@@ -647,7 +649,7 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
-        let (weight, input) = (self.change(ino), in_data.to_vec());
+        let (weight, input) = (self.change(ino, Change::Attributes), in_data.to_vec());
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Ioctl, ino, |union| union.ioctl(ino.0, cmd, &input));
             match result {
@@ -672,7 +674,9 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
-        let weight = self.change(ino).and(Weight::Unsure(Disk::Copy));
+        let weight = self
+            .change(ino, Change::Data)
+            .and(Weight::Unsure(Disk::Copy));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Fallocate, ino, |union| {
                 union.fallocate(caller, ino.0, offset, length, mode as u32)
@@ -734,7 +738,7 @@ impl Filesystem for Adapter {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let caller = caller(req);
         let copied = |union: &Union| Some(union.bytes_from(ino_in.0, offset_in).min(len));
-        let weight = self.change(ino_out).and(self.weigh(copied));
+        let weight = self.change(ino_out, Change::Data).and(self.weigh(copied));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::CopyFileRange, ino_out, |union| {
                 // The reply has 32 bits for the length.

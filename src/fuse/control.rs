@@ -3,7 +3,10 @@
 //!
 //! `unionmount.inspect@N` and `unionmount.stats@N` give up to [`CHUNK`] bytes of the JSON text from
 //! byte N on (an attribute holds 64 KiB at most); a shorter answer is the end. `unionmount.sync`
-//! gives an empty value once everything is on disk.
+//! gives an empty value once everything is on disk. `unionmount.complete` completes metadata-only copies
+//! for a moment and gives what was done so far as JSON, whole; it is asked again until all is done.
+
+use std::time::Duration;
 
 use crate::error::{Errno, Result};
 use crate::ops::{Caller, Inspect, Union};
@@ -13,6 +16,8 @@ use super::counters::Counters;
 
 /// Bytes of an answer at a time.
 const CHUNK: usize = 32768;
+/// How long one step of completing metadata-only copies takes.
+const STEP: Duration = Duration::from_millis(500);
 const PREFIX: &[u8] = b"unionmount.";
 
 /// Whether an attribute is one of these.
@@ -49,6 +54,7 @@ pub(super) fn answer(
             serde_json::to_vec(&inspect)
         }
         b"stats" => serde_json::to_vec(&counters.complete(union.stats())),
+        b"complete" => serde_json::to_vec(&union.complete(STEP)?),
         b"sync" => {
             union.sync_all()?;
             return Ok(Vec::new());
@@ -56,5 +62,9 @@ pub(super) fn answer(
         _ => return Err(Errno::NODATA.into()),
     };
     let text = text.map_err(|_| Errno::IO)?;
-    Ok(text.into_iter().skip(offset).take(CHUNK).collect())
+    let most = match command {
+        Some(b"complete") => usize::MAX,
+        _ => CHUNK,
+    };
+    Ok(text.into_iter().skip(offset).take(most).collect())
 }

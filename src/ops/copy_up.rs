@@ -185,7 +185,7 @@ impl Union {
         };
         if id.layer == upper.layer {
             return match want {
-                Want::Data(keep) if data == DataAt::Below => self.bring_data(inode, keep),
+                Want::Data(keep) if data == DataAt::Below => self.bring_data(inode, keep).map(drop),
                 _ => Ok(()),
             };
         }
@@ -204,7 +204,9 @@ impl Union {
         drop(copying);
         match want {
             // Somebody else was faster, and wanted less.
-            Want::Data(keep) if inode.state().data == DataAt::Below => self.bring_data(inode, keep),
+            Want::Data(keep) if inode.state().data == DataAt::Below => {
+                self.bring_data(inode, keep).map(drop)
+            }
             _ => Ok(()),
         }
     }

@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use rustix::fs::{OFlags, XattrFlags};
 
 use super::Union;
+use super::complete::UnderWay;
 use super::config::VerityMode;
 use super::copy_up::{ALL, Want};
 use super::file::FileFd;
@@ -31,10 +32,12 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 /// A regular file of a lower that is to be copied up.
 #[derive(Debug)]
-pub(super) struct LowerFile {
+pub(super) struct LowerFile<'a> {
     place: Place,
     names: Vec<NameBuf>,
     take: Take,
+    /// Held until the copy has landed.
+    _under_way: Option<UnderWay<'a>>,
 }
 
 /// What is copied of a file.
@@ -50,7 +53,7 @@ enum Take {
     Attributes(Vec<u8>),
 }
 
-impl LowerFile {
+impl LowerFile<'_> {
     /// The same for who copies.
     pub(super) fn source<'a>(
         &'a self,
@@ -105,7 +108,7 @@ impl Union {
         place: &Place,
         stat: &Stat,
         want: Want,
-    ) -> Result<LowerFile> {
+    ) -> Result<LowerFile<'_>> {
         let own = place.open_read().while_doing(|| "open a lower file")?;
         let own = Arc::new(own);
         let place = Place::File(Arc::clone(&own));
@@ -120,10 +123,11 @@ impl Union {
             }
         };
         let size = stat.attr.size;
-        let marker = match want {
-            Want::Attributes if self.writes_metacopies(upper) && size > 0 => self.marker_of(&from),
+        let under_way = match want {
+            Want::Attributes if size > 0 && upper.namespace.is_some() => self.metacopy.begin(),
             _ => None,
         };
+        let marker = under_way.as_ref().and_then(|_| self.marker_of(&from));
         let take = match (marker, want) {
             (Some(marker), _) => Take::Attributes(marker.encode()),
             (None, want) => Take::Data {
@@ -135,12 +139,12 @@ impl Union {
                 from,
             },
         };
-        Ok(LowerFile { place, names, take })
-    }
-
-    /// Whether a change of attributes copies attributes alone.
-    fn writes_metacopies(&self, upper: &Upper) -> bool {
-        self.metacopy && upper.namespace.is_some()
+        Ok(LowerFile {
+            place,
+            names,
+            take,
+            _under_way: under_way,
+        })
     }
 
     /// The marker of a copy whose data is `data`; `None`: its data must come along, for it has no
@@ -165,12 +169,12 @@ impl Union {
     }
 
     /// Brings the first `keep` bytes of the data of a metadata-only copy in the upper, and cuts off
-    /// the rest.
-    pub(super) fn bring_data(&self, inode: &Arc<Inode>, keep: u64) -> Result<()> {
+    /// the rest; whether it was one.
+    pub(super) fn bring_data(&self, inode: &Arc<Inode>, keep: u64) -> Result<bool> {
         let upper = self.upper()?;
         let _copying = inode.copying.lock();
         if inode.state().data == DataAt::Here {
-            return Ok(());
+            return Ok(false);
         }
         let (own, id) = self.with_place(inode, |place| {
             let id = inode.id();
@@ -179,12 +183,13 @@ impl Union {
                 Err(Errno::ACCESS) => writable_for_a_moment(place, open)?,
                 result => result?,
             };
-            match rustix::fs::fstat(&own)?.st_ino == id.ino {
+            match self.real_id(id.layer, &Stat::at(own.as_fd(), b"")?) == id {
                 true => Ok((Arc::new(own), id)),
                 false => Err(Errno::STALE),
             }
         })?;
-        if let Some(namespace) = metacopy_of(&own)? {
+        let namespace = metacopy_of(&own)?;
+        if let Some(namespace) = namespace {
             inode.state_mut().data = DataAt::Below;
             let data = self.find_data(inode, &own, namespace)?;
             let place = Place::File(Arc::clone(&own));
@@ -202,7 +207,7 @@ impl Union {
         }
         inode.state_mut().data = DataAt::Here;
         self.remember_fd(inode, FileFd::new(own, id, true));
-        Ok(())
+        Ok(namespace.is_some())
     }
 
     /// Before `name` of an object of the upper in `dir` is renamed, or it gets another one: a
@@ -248,7 +253,7 @@ impl Union {
         };
         match told {
             true => Ok(()),
-            false => self.bring_data(inode, ALL),
+            false => self.bring_data(inode, ALL).map(drop),
         }
     }
 
@@ -282,7 +287,7 @@ impl Union {
 }
 
 /// Under which prefix an object carries the marker.
-fn namespace_of(place: &Place) -> Result<Option<Namespace>, Errno> {
+pub(super) fn namespace_of(place: &Place) -> Result<Option<Namespace>, Errno> {
     for namespace in Namespace::ALL {
         let name = namespace.name(Marker::Metacopy).as_bytes();
         if place.get_xattr(name)?.is_some() {

@@ -1,6 +1,7 @@
 //! Every operation of the filesystem, on real directories, without any mount.
 //!
 //! Order of locks, outermost first:
+//! 0. `Union::completion`, by the completion of metadata-only copies alone,
 //! 1. `Inode::copying` of one object (also against the loss of two of its names at once),
 //! 2. the rename lock (`Union::renames`), for renames across directories,
 //! 3. `Dir::change`: ancestor before descendant, else ascending number,
@@ -10,6 +11,7 @@
 //! Lookups and reads hold none of 1 to 4 over I/O, but for the first listing of a directory.
 
 mod attr;
+mod complete;
 mod config;
 mod control;
 mod copy_up;
@@ -42,6 +44,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use attr::{SetAttr, TimeChange};
+pub use complete::{Completed, Failed};
 pub use config::{
     Config, Durability, MetacopyConfig, RedirectDir, UpperConfig, VerityMode, WhiteoutChoice,
 };
@@ -61,8 +64,9 @@ use crate::layer::{Layer, LayerId, supports_acl};
 use crate::marker::origin::Origin;
 use crate::merge::IndexCache;
 use crate::name::Name;
-use crate::tree::{FdCache, Inode, RealId, Table};
+use crate::tree::{DataAt, FdCache, Inode, RealId, Table};
 use crate::upper::Upper;
+use complete::{Completion, MetacopySwitch};
 use file::FileFd;
 use place::Moves;
 use redirect::Redirects;
@@ -78,6 +82,15 @@ pub struct Caller {
     pub pid: u32,
 }
 
+/// What of an object is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Its attributes, or its name.
+    Attributes,
+    /// Its data.
+    Data,
+}
+
 /// An opened union: its layers, its memory, its operations.
 #[derive(Debug)]
 pub struct Union {
@@ -85,7 +98,9 @@ pub struct Union {
     /// Layers that are reached by redirects of metadata-only copies alone, and never shown.
     data_layers: Vec<Layer>,
     /// A change of attributes copies no data.
-    metacopy: bool,
+    metacopy: MetacopySwitch,
+    /// The walk that completes metadata-only copies. Held while it goes on, before all other locks.
+    completion: Mutex<Option<Completion>>,
     /// Metadata-only copies are followed where anybody may have written their marker.
     follow_user_metacopies: bool,
     /// Whether digests in metadata-only copies are checked.
@@ -177,29 +192,43 @@ impl Union {
         }
     }
 
-    /// How many bytes a change of the object would first have to copy, for it is a file of a lower;
-    /// `None` if it is not.
-    pub fn needs_copy(&self, ino: u64) -> Option<u64> {
-        let in_lower = |inode: &Inode| self.upper_id() != Some(inode.id().layer);
+    /// How many bytes a change of the object would first have to copy, for it is a file of a lower or
+    /// has its data there; `None` if it is not.
+    pub fn needs_copy(&self, ino: u64, change: Change) -> Option<u64> {
         if !self.is_writable() {
             return None;
         }
-        let lower = |i: &Arc<Inode>| (i.kind == Kind::File && in_lower(i)).then(|| Arc::clone(i));
-        let inode = self.table.with(ino, lower)??;
+        let concerned = |inode: &Arc<Inode>| {
+            let (id, data) = {
+                let state = inode.state();
+                (state.id, state.data)
+            };
+            let lower = self.upper_id() != Some(id.layer);
+            let below = data == DataAt::Below;
+            // A change of attributes waits for data that is being brought.
+            let waits = change == Change::Data || inode.copying.is_locked();
+            let copies = lower || (below && waits);
+            (inode.kind == Kind::File && copies).then(|| (Arc::clone(inode), lower))
+        };
+        let (inode, lower) = self.table.with(ino, concerned)??;
+        if lower && change == Change::Attributes && self.metacopy.is_on() {
+            return Some(0);
+        }
         // One that cannot be looked at will not be copied either.
         Some(self.stat(&inode).map_or(0, |stat| stat.attr.size))
     }
 
-    /// The same of the object at a name, as far as memory knows.
+    /// The same of a change of the name of an object, as far as memory knows.
     pub fn child_needs_copy(&self, parent: u64, name: &Name) -> Option<u64> {
-        self.needs_copy(self.child_hint(parent, name)?)
+        self.needs_copy(self.child_hint(parent, name)?, Change::Attributes)
     }
 
     /// The same for removing a name: only a hard link of a lower is copied then.
     pub fn needs_copy_to_remove(&self, parent: u64, name: &Name) -> Option<u64> {
         let ino = self.child_hint(parent, name)?;
         let linked = |i: &Arc<Inode>| i.linked.load(Ordering::Relaxed);
-        (self.table.with(ino, linked) == Some(true)).then(|| self.needs_copy(ino))?
+        let is_linked = self.table.with(ino, linked) == Some(true);
+        is_linked.then(|| self.needs_copy(ino, Change::Attributes))?
     }
 
     /// How many bytes a file has from `offset` on.

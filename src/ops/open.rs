@@ -63,7 +63,8 @@ impl Union {
         let limit = descriptor_limit();
         Ok(Union {
             data_layers,
-            metacopy: config.metacopy.on,
+            metacopy: super::complete::MetacopySwitch::new(config.metacopy.on),
+            completion: Mutex::default(),
             follow_user_metacopies: config.metacopy.on,
             verity: config.metacopy.verity,
             writable: !config.read_only,

@@ -447,3 +447,162 @@ fn readers_while_data_is_brought() {
     *want.last_mut().unwrap() = b'X';
     assert!(sys::get(lab.at("f")).unwrap() == want);
 }
+
+/// Runs our program on a lab's layers.
+fn run(arguments: &[&std::ffi::OsStr]) -> (bool, String, String) {
+    let done = std::process::Command::new(crate::kit::program())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.success(), text(done.stdout), text(done.stderr))
+}
+
+/// An upper of metadata-only copies of all kinds, changed by `subject`.
+fn full_of_copies(subject: &Subject) -> (Lab, crate::kit::Snapshot) {
+    let lower = format!("{FILES}\nf linked together\nh linked2 linked\nf e/x x\nf e/untouched u");
+    let mut lab = Lab::new().lower(&lower).upper("").mount_as(subject);
+    sys::chmod(lab.at("d/plain"), 0o600).unwrap();
+    sys::set_mtime(lab.at("big"), (5, 5)).unwrap();
+    sys::chmod(lab.at("linked2"), 0o600).unwrap();
+    sys::rename(lab.at("linked"), lab.at("d/linked")).unwrap();
+    sys::rename(lab.at("d/other"), lab.at("moved")).unwrap();
+    sys::link(lab.at("e/x"), lab.at("x")).unwrap();
+    sys::put(lab.at("new"), b"new").unwrap();
+    let look = crate::Look {
+        skip_ghosts: true,
+        ..crate::Look::default()
+    };
+    let tree = lab.read(look).snapshot;
+    lab.remount();
+    (lab, tree)
+}
+
+/// The upper alone has the data of everything that was changed.
+fn assert_stands_alone(lab: &Lab) {
+    for (name, want) in [
+        ("linked2", "together"),
+        ("d/linked", "together"),
+        ("moved", "text"),
+        ("e/x", "x"),
+        ("x", "x"),
+        ("new", "new"),
+    ] {
+        assert_eq!(sys::text(lab.in_upper(name)), want, "{name}");
+    }
+    for name in ["d/plain", "big", "linked2", "d/linked", "moved", "e/x", "x"] {
+        assert!(!is_metacopy(lab.in_upper(name)), "{name}");
+        let redirect = sys::getxattr(lab.in_upper(name), "trusted.overlay.redirect");
+        assert!(redirect.is_err(), "{name}");
+    }
+    assert!(!sys::exists(lab.in_upper("e/untouched")));
+    let big = sys::lstat(lab.in_upper("big")).unwrap();
+    assert_eq!((big.mtime, big.size), ((5, 5), 5_000_000));
+    assert!(big.blocks * 512 < big.size, "holes stay holes");
+}
+
+#[test]
+fn an_upper_is_completed_before_it_is_unmounted() {
+    if skip() {
+        return;
+    }
+    let (mut lab, before) = full_of_copies(&ours());
+    // No further ones are made meanwhile, and what is open does not matter.
+    let open = sys::open(lab.at("moved"), libc::O_RDONLY, 0).unwrap();
+    let mnt = lab.mnt();
+    let umount = [
+        "umount".as_ref(),
+        "--complete".as_ref(),
+        "--json".as_ref(),
+        mnt.as_os_str(),
+    ];
+    let (worked, _, stderr) = run(&umount);
+    assert!(!worked && stderr.contains("busy"), "{stderr}");
+    assert_stands_alone(&lab);
+    sys::chmod(lab.at("e/untouched"), 0o600).unwrap();
+    assert!(!is_metacopy(lab.in_upper("e/untouched")));
+    sys::chmod(lab.at("e/untouched"), 0o644).unwrap();
+    assert_eq!(sys::pread(&open, 0, 10).unwrap(), b"text");
+    drop(open);
+    let (worked, stdout, stderr) = run(&umount);
+    assert!(worked, "{stderr}");
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (&answer["done"], &answer["files"]),
+        (&true.into(), &0.into())
+    );
+    lab.is_unmounted();
+    sys::unlink(lab.in_upper("e/untouched")).unwrap();
+    lab.remount_as(&kernel());
+    let look = crate::Look {
+        skip_ghosts: true,
+        ..crate::Look::default()
+    };
+    snapshot::assert_same("before and after", &before, &lab.read(look).snapshot);
+}
+
+/// As a tool, on what the kernel has left too.
+#[test]
+fn an_upper_that_is_not_mounted_is_completed() {
+    if skip() {
+        return;
+    }
+    for (subject, with_work) in [(ours(), true), (kernel(), false), (kernel(), true)] {
+        let (mut lab, before) = full_of_copies(&subject);
+        let (upper, work, lower) = (lab.upper_dir(), lab.work_dir(), lab.lower_dir(0));
+        let mut command = vec![
+            "complete".as_ref(),
+            upper.as_os_str(),
+            "--lower".as_ref(),
+            lower.as_os_str(),
+            "--json".as_ref(),
+        ];
+        if with_work {
+            command.extend(["--work".as_ref(), work.as_os_str()]);
+        }
+        if subject.is_ours() {
+            let (worked, _, stderr) = run(&command);
+            assert!(!worked && stderr.contains("in use"), "{stderr}");
+        }
+        lab.umount();
+        let (worked, stdout, stderr) = run(&command);
+        assert!(worked, "{stderr}");
+        let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        // Hard links are one file.
+        assert_eq!(answer["files"], 5, "{stdout}");
+        assert_stands_alone(&lab);
+        let around = sys::names(upper.parent().unwrap());
+        assert!(
+            !around.iter().any(|name| name.starts_with(".unionmount")),
+            "{around:?}"
+        );
+        lab.remount_as(&kernel());
+        let look = crate::Look {
+            skip_ghosts: true,
+            ..crate::Look::default()
+        };
+        snapshot::assert_same("before and after", &before, &lab.read(look).snapshot);
+    }
+}
+
+#[test]
+fn what_cannot_be_completed_is_told() {
+    if skip() {
+        return;
+    }
+    let mut lab = Lab::new().lower("f f text");
+    lab = lab
+        .upper("f f size=4 trusted.overlay.metacopy=\nf d/lost size=4 trusted.overlay.metacopy=");
+    lab = lab.mount();
+    let mnt = lab.mnt();
+    let (worked, stdout, stderr) =
+        run(&["umount".as_ref(), "--complete".as_ref(), mnt.as_os_str()]);
+    assert!(!worked && stdout.contains("1 metadata-only"), "{stdout}");
+    assert!(
+        stderr.contains("\"/d/lost\"") && stderr.contains("1 metadata-only"),
+        "{stderr}"
+    );
+    assert!(sys::is_mounted(&mnt));
+    assert_eq!(sys::text(lab.in_upper("f")), "text");
+    lab.umount();
+}
