@@ -20,7 +20,7 @@ pub struct Look {
 }
 
 /// One object of a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     pub mode: u32,
     pub uid: u32,

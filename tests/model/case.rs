@@ -1,6 +1,6 @@
 //! One case: layers and steps; how it is run beside the model, and how it is told when it fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::aim::aim;
 use crate::kit::apply::Side;
 use crate::kit::operation::Op;
-use crate::kit::snapshot::{self, Look};
+use crate::kit::snapshot::{self, Entry, Look, Snapshot};
 use crate::kit::{Lab, Subject, sys};
 use crate::merge::merge;
 use crate::operate::NO_TIMES;
@@ -124,7 +124,41 @@ fn run_steps(setup: &Setup, case: &Case, taken: &mut Vec<Step>) -> Result<(), St
             ));
         }
     }
-    run.remount("the last remount")
+    run.remount("the last remount")?;
+    run.lab.umount();
+    let Some(on_disk) = meaning(&run.lab, setup, case.layers.len()) else {
+        return Err("something lies in the layers twice".to_owned());
+    };
+    let lines = snapshot::diff(
+        &without_links(&run.tree, &on_disk),
+        &without_links(&on_disk, &on_disk),
+    );
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "the model (< or left) and what lies on disk (> or right):\n{}",
+            lines.join("\n")
+        )),
+    }
+}
+
+/// A tree as far as its objects have one name on disk: what others hold may lie in the index of links,
+/// so of them only the type counts.
+fn without_links(tree: &Tree, on_disk: &Tree) -> Snapshot {
+    let mut snapshot = tree.snapshot();
+    let linked = |(path, id): (String, Id)| (on_disk.inodes[id].nlink > 1).then_some(path);
+    let linked: BTreeSet<String> = on_disk.paths().into_iter().filter_map(linked).collect();
+    for (path, entry) in &mut snapshot.entries {
+        (entry.nlink, entry.same_as) = (0, None);
+        if linked.contains(std::str::from_utf8(path).unwrap()) {
+            let mode = entry.mode & libc::S_IFMT;
+            *entry = Entry {
+                mode,
+                ..Entry::default()
+            };
+        }
+    }
+    snapshot
 }
 
 /// Runs a case that is known; panics where `run` fails.
@@ -143,11 +177,16 @@ fn plant(setup: &Setup, case: &Case) -> (Lab, Option<Tree>) {
         lab = lab.lower(&lines.join("\n"));
     }
     let lab = lab.upper("");
-    let lowers = (0..case.layers.len()).map(|n| lab.lower_dir(n));
+    let tree = meaning(&lab, setup, case.layers.len());
+    (lab, tree)
+}
+
+/// What the upper and the lowers mean together, as they lie on disk.
+fn meaning(lab: &Lab, setup: &Setup, lowers: usize) -> Option<Tree> {
+    let lowers = (0..lowers).map(|n| lab.lower_dir(n));
     let dirs: Vec<PathBuf> = std::iter::once(lab.upper_dir()).chain(lowers).collect();
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-    let tree = merge(&dirs, setup.rules);
-    (lab, tree)
+    merge(&dirs, setup.rules)
 }
 
 /// Runs the case on the model alone, and counts how often each kind of operation works and fails.
