@@ -5,6 +5,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proptest::strategy::ValueTree;
 
 use crate::aim::aim;
 use crate::kit::apply::Side;
@@ -13,6 +16,7 @@ use crate::kit::snapshot::{self, Entry, Look, Snapshot};
 use crate::kit::{Lab, Subject, sys};
 use crate::merge::merge;
 use crate::operate::NO_TIMES;
+use crate::shrink::List;
 use crate::tree::{Id, Rules, Tree};
 
 /// How the union is mounted, and what that changes.
@@ -61,9 +65,15 @@ struct Run {
     fresh: bool,
 }
 
-/// Runs the case; the answer says where the union and the model part, and how it came to that. Counts
-/// what was carried out.
-pub fn run(setup: &Setup, case: &Case, done: &mut u64) -> Result<(), String> {
+/// Where the union and the model part, and how it came to that.
+pub struct Failure {
+    pub why: String,
+    /// What was really done.
+    pub case: Case,
+}
+
+/// Runs the case. Counts what was carried out.
+pub fn run(setup: &Setup, case: &Case, done: &mut u64) -> Result<(), Failure> {
     let mut taken = Vec::new();
     let result = catch_unwind(AssertUnwindSafe(|| run_steps(setup, case, &mut taken)));
     *done += taken.len() as u64;
@@ -75,11 +85,52 @@ pub fn run(setup: &Setup, case: &Case, done: &mut u64) -> Result<(), String> {
             Err(_) => "a panic".to_owned(),
         },
     };
-    let concrete = Case {
+    let case = Case {
         layers: case.layers.clone(),
         steps: taken,
     };
-    Err(format!("{why}\n{concrete:?}"))
+    Err(Failure { why, case })
+}
+
+/// The same failure with fewer steps: while picks were random, some were needed only so that others
+/// met the right thing.
+pub fn reduce(setup: &Setup, mut failure: Failure) -> Failure {
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut steps = List::new(failure.case.steps.iter().cloned().map(Fixed).collect());
+    let mut goes_on = steps.simplify();
+    while goes_on && Instant::now() < end {
+        let case = Case {
+            layers: failure.case.layers.clone(),
+            steps: steps.current(),
+        };
+        goes_on = match run(setup, &case, &mut 0) {
+            Ok(()) => steps.complicate(),
+            Err(less) => {
+                failure = less;
+                steps.simplify()
+            }
+        };
+    }
+    failure
+}
+
+/// An item that cannot become simpler.
+struct Fixed(Step);
+
+impl ValueTree for Fixed {
+    type Value = Step;
+
+    fn current(&self) -> Step {
+        self.0.clone()
+    }
+
+    fn simplify(&mut self) -> bool {
+        false
+    }
+
+    fn complicate(&mut self) -> bool {
+        false
+    }
 }
 
 fn run_steps(setup: &Setup, case: &Case, taken: &mut Vec<Step>) -> Result<(), String> {
@@ -165,8 +216,8 @@ fn without_links(tree: &Tree, on_disk: &Tree) -> Snapshot {
 pub fn check(setup: &Setup, layers: &[&[&str]], steps: Vec<Step>) {
     let owned = |lines: &&[&str]| lines.iter().map(|&line| line.to_owned()).collect();
     let layers = layers.iter().map(owned).collect();
-    if let Err(why) = run(setup, &Case { layers, steps }, &mut 0) {
-        panic!("{why}");
+    if let Err(failure) = run(setup, &Case { layers, steps }, &mut 0) {
+        panic!("{}", failure.why);
     }
 }
 

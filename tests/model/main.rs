@@ -25,13 +25,13 @@ mod operate;
 mod shrink;
 mod tree;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use case::{Case, Setup, rehearse, run};
+use case::{Case, Failure, Setup, reduce, rehearse, run};
 use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tree::Rules;
 
 const PLAIN: Rules = Rules {
@@ -73,21 +73,23 @@ fn explore(setup: &Setup, cases: u64) {
 }
 
 fn explore_one(setup: &Setup, seed: u64, done: &mut u64) {
-    let count = Cell::new(*done);
+    let (count, last) = (Cell::new(*done), RefCell::new(None));
     let result = runner(seed).run(&generate::Cases, |case: Case| {
         let mut now = count.get();
         let result = run(setup, &case, &mut now);
         count.set(now);
-        result.map_err(TestCaseError::fail)
+        result.map_err(|failure| {
+            last.replace(Some(failure));
+            TestCaseError::fail("see the failure itself")
+        })
     });
     *done = count.get();
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(why, _)) => {
-            panic!("UNIONMOUNT_MODEL_SEED={seed}, {:?}:\n{why}", setup.ways)
-        }
-        Err(TestError::Abort(why)) => panic!("UNIONMOUNT_MODEL_SEED={seed}: aborted: {why}"),
+    if let Some(failure) = last.take() {
+        let Failure { why, case } = reduce(setup, failure);
+        let ways = setup.ways;
+        panic!("UNIONMOUNT_MODEL_SEED={seed}, {ways:?}:\n{why}\n{case:?}");
     }
+    result.unwrap_or_else(|why| panic!("UNIONMOUNT_MODEL_SEED={seed}: {why}"));
 }
 
 /// For one case.
