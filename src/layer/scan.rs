@@ -9,7 +9,7 @@ use super::place::{Stat, split_names, value};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::opaque::{self, Opacity};
-use crate::marker::whiteout::{Class, WhFiles, classify};
+use crate::marker::whiteout::{Class, WH_OPAQUE, WhFiles, classify};
 use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 
@@ -192,9 +192,18 @@ impl Scan<'_> {
                 Stat::at(self.fd, name).is_ok_and(|s| s.attr.size == 0)
                     && has_whiteout_xattr(self.fd, name)
             }
+            Kind::File if name == WH_OPAQUE && self.listing.opaque => {
+                Stat::at(self.fd, name).is_ok_and(|s| is_by_the_way(&s))
+            }
             _ => false,
         }
     }
+}
+
+/// Whether a `.wh..wh..opq` is what fuse-overlayfs writes in every directory that it makes opaque, in
+/// uppers whose deletions are not `.wh.` files too. Nothing of that name is to be seen there.
+fn is_by_the_way(stat: &Stat) -> bool {
+    stat.attr.size == 0 && stat.attr.perm == 0o700
 }
 
 /// Whether `name` in `dir` carries the whiteout xattr, in either namespace, with any value.

@@ -10,6 +10,7 @@
 #![allow(clippy::undocumented_unsafe_blocks, clippy::missing_panics_doc)]
 
 pub mod apply;
+pub mod debian;
 mod lab;
 mod layer;
 mod mounts;
@@ -25,7 +26,9 @@ pub use layer::{acl, capability, plant};
 pub use mounts::{Mounts, must};
 pub use scratch::Scratch;
 pub use snapshot::{Look, Reading, Snapshot};
-pub use subject::{Layers, Subject, finished, processes_about, program, wait_gone};
+pub use subject::{
+    Layers, Subject, finished, is_alive, output, processes_about, program, wait_gone,
+};
 pub use sys::{Errno, Res};
 
 /// Asserts that a call fails with the errno given by its bare name.

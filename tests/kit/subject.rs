@@ -260,14 +260,21 @@ fn escaped(path: &Path, special: &[u8]) -> OsString {
 
 /// Runs a command to its end, without input; a failure is told with all that it said.
 pub fn finished(command: &mut Command, patience: Duration) -> Result<(), String> {
+    output(command, patience).map(drop)
+}
+
+/// What a command writes to its standard output, run without input; a failure is told with all that
+/// it said.
+pub fn output(command: &mut Command, patience: Duration) -> Result<String, String> {
     let what = format!("{command:?}");
-    // A daemon that kept our pipe would keep us: its output goes to a file.
-    let mut output = tempfile::tempfile().map_err(|e| e.to_string())?;
-    let writer = || output.try_clone().map(Stdio::from).unwrap();
+    // A daemon that kept our pipe would keep us: output goes to files.
+    let out = tempfile::tempfile().map_err(|e| e.to_string())?;
+    let err = tempfile::tempfile().map_err(|e| e.to_string())?;
+    let writer = |file: &std::fs::File| file.try_clone().map(Stdio::from).unwrap();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(writer())
-        .stderr(writer())
+        .stdout(writer(&out))
+        .stderr(writer(&err))
         .spawn()
         .map_err(|e| format!("{what}: cannot be started: {e}"))?;
     let end = Instant::now() + patience;
@@ -282,16 +289,21 @@ pub fn finished(command: &mut Command, patience: Duration) -> Result<(), String>
         }
         std::thread::sleep(Duration::from_millis(2));
     };
+    let said = read_back(out)?;
     if status.success() {
-        return Ok(());
+        return Ok(said);
     }
-    let mut said = String::new();
-    std::io::Seek::rewind(&mut output).map_err(|e| e.to_string())?;
-    output
-        .read_to_string(&mut said)
-        .map_err(|e| e.to_string())?;
     let signal = status
         .signal()
         .map_or(String::new(), |s| format!(" (signal {s})"));
-    Err(format!("{what}: {status}{signal}: {}", said.trim()))
+    let complaint = read_back(err)?;
+    let all = format!("{}\n{}", said.trim(), complaint.trim());
+    Err(format!("{what}: {status}{signal}: {}", all.trim()))
+}
+
+fn read_back(mut file: std::fs::File) -> Result<String, String> {
+    let mut text = Vec::new();
+    std::io::Seek::rewind(&mut file).map_err(|e| e.to_string())?;
+    file.read_to_end(&mut text).map_err(|e| e.to_string())?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }

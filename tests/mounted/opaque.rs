@@ -1,6 +1,6 @@
 //! Opaque directories: every spelling hides what is below, and ours writes the kernel's.
 
-use crate::kit::{Lab, sys};
+use crate::kit::{Lab, Subject, sys};
 use crate::{both, ours};
 
 const LOW: &str = "f d/low l\nf d/sub/x x\nf m/low l";
@@ -85,4 +85,24 @@ fn the_sentinel_is_never_seen() {
         fails!(sys::lstat(lab.at("d/.wh..wh..opq")), ENOENT);
         assert_eq!(lab.ls("d/sub"), [""; 0]);
     });
+}
+
+/// It writes that file beside the attribute in every upper, also one that was ours before.
+#[test]
+fn what_fuse_overlayfs_leaves_in_an_opaque_directory_of_the_upper_is_hidden() {
+    let sentinel = |dir: &str| format!("o {dir}\nf {dir}/.wh..wh..opq mode=0700\n");
+    let upper = ["d", "gone", "over"].map(sentinel).concat();
+    let plain = "d plain\nf plain/.wh..wh..opq mode=0700\no own\nf own/.wh..wh..opq text";
+    let mut lab = Lab::new()
+        .lower("f d/hidden h\nf gone/hidden h\nf over/hidden h\nd own\nd plain")
+        .upper(&format!("{upper}{plain}"))
+        .mount_as(&Subject::ours(&[]));
+    let others = "own own/.wh..wh..opq plain plain/.wh..wh..opq";
+    lab.expect_paths(&format!("d gone over {others}"));
+    sys::rmdir(lab.at("gone")).unwrap();
+    sys::mkdir(lab.at("new"), 0o755).unwrap();
+    sys::rename(lab.at("new"), lab.at("over")).unwrap();
+    sys::put(lab.at("d/.wh..wh..opq"), b"a user's").unwrap();
+    lab.expect_paths(&format!("d d/.wh..wh..opq over {others}"));
+    lab.expect_same_after_remount();
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::kit::{Layers, Subject, finished, sys};
+use crate::kit::{Layers, Subject, debian, finished, sys};
 
 const BUILD_TOOLS: &str = "gcc libc6-dev make";
 const LANGUAGES: &str = "python3 git sqlite3 rsync acl attr libcap2-bin";
@@ -60,7 +60,7 @@ impl DebianRoot {
         }
         sys::chmod(&self.dir, 0o755).unwrap();
         let base = self.dir.join("base");
-        bootstrap(&base);
+        debian::bootstrap(&base, &["--variant=minbase"]);
         let apt = "apt-get -q -o APT::Sandbox::User=root \
                    -o Binary::apt-get::APT::Keep-Downloaded-Packages=1";
         let install = format!("{apt} install -y --no-install-recommends");
@@ -130,46 +130,4 @@ impl Drop for Mounted {
             }
         }
     }
-}
-
-/// A minimal Debian from where the host's apt gets its packages.
-fn bootstrap(base: &Path) {
-    let (suite, mirror) = source();
-    let mut command = Command::new("mmdebstrap");
-    command
-        .args(["--mode=root", "--variant=minbase", "--quiet"])
-        .arg("--customize-hook=touch \"$1/etc/resolv.conf\"")
-        .arg(&suite)
-        .arg(base)
-        .arg(&mirror);
-    finished(&mut command, PATIENCE).unwrap_or_else(|why| {
-        panic!("{why}\n(if mmdebstrap is missing: apt-get install mmdebstrap)")
-    });
-}
-
-/// The suite and the mirror from which the host's apt gets what this Debian consists of.
-fn source() -> (String, String) {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let suite = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .expect("VERSION_CODENAME in /etc/os-release: these tests need a Debian host")
-        .to_owned();
-    // This needs no lists, and fetches nothing.
-    let listed = Command::new("apt-get")
-        .args(["update", "--print-uris"])
-        .output()
-        .expect("apt-get, to find the host's mirror");
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let end = format!("/dists/{suite}/InRelease");
-    let mut mirrors = listed
-        .lines()
-        .filter_map(|line| line.strip_prefix('\'')?.split_once(&end))
-        .map(|(mirror, _)| mirror.to_owned());
-    // Others' repositories may name their suites like Debian's.
-    let debian = mirrors.clone().find(|mirror| mirror.contains("debian.org"));
-    let mirror = debian
-        .or_else(|| mirrors.next())
-        .unwrap_or_else(|| panic!("no apt source of the host has {suite}:\n{listed}"));
-    (suite, mirror)
 }
