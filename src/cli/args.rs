@@ -194,7 +194,7 @@ pub(crate) struct MountArgs {
     /// Deletions as auto, chardev, xattr or file [default: auto]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     pub(crate) whiteout: Option<Whiteout>,
-    /// Redirects of renamed directories: on, off, follow or nofollow
+    /// Redirects of renamed directories: on, off, follow, nofollow [default: on, if root mounts]
     #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
     pub(crate) redirect_dir: Option<Redirects>,
     /// error, warn, info, debug or trace [default: warn]

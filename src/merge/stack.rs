@@ -103,6 +103,14 @@ impl Stack {
         self
     }
 
+    /// The same directory, each of its lower parts lying at a path.
+    pub fn with_ways(&self, ways: Vec<(LayerId, RealPath)>) -> Stack {
+        Stack {
+            ways: Some(Box::new(ways)),
+            ..self.clone()
+        }
+    }
+
     /// The same directory after it was copied up into `upper`.
     pub fn with_upper(&self, upper: LayerId) -> Stack {
         let layers = self.layers.iter().copied();

@@ -53,7 +53,8 @@ impl Default for Config {
 /// What is done with redirects, which let a directory with lower parts be renamed (`--redirect-dir`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedirectDir {
-    /// As is safe: they are written and followed where only a privileged process can make markers.
+    /// As is safe: they are written and followed where only a privileged process can make markers,
+    /// and deletions are not `.wh.` files.
     #[default]
     Auto,
     /// They are written, and all are followed.

@@ -24,6 +24,7 @@ impl Union {
         if let Some(upper) = upper {
             for (name, has) in [
                 ("rename-whiteout", upper.rename_whiteout),
+                ("redirects", self.redirects.write),
                 ("xattr", upper.namespace.is_some()),
                 ("reflink", upper.reflink),
                 ("ordered-journal", upper.safety == Safety::DataFirst),

@@ -259,7 +259,12 @@ impl Union {
 
     /// The path of `name` in `dir` in the layers below the upper: that of the view, but for what
     /// was renamed in the upper.
-    fn path_below(&self, upper: &Upper, dir: &Arc<Inode>, name: NameBuf) -> Result<Redirect> {
+    pub(super) fn path_below(
+        &self,
+        upper: &Upper,
+        dir: &Arc<Inode>,
+        name: NameBuf,
+    ) -> Result<Redirect> {
         let mut names = vec![name];
         let mut at = Arc::clone(dir);
         while at.ino != ROOT {

@@ -30,6 +30,7 @@ mod metadata_copy;
 mod open;
 mod place;
 mod redirect;
+mod relocate;
 mod remove;
 mod rename;
 mod report;

@@ -13,6 +13,7 @@ use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::{LayerId, Look, MetRedirect, Place, dir_markers, look};
 use crate::marker::redirect::Redirect;
+use crate::marker::whiteout::Dialect;
 use crate::marker::xattr::Namespace;
 use crate::merge::{RealPath, Top};
 use crate::name::{Name, NameBuf};
@@ -24,6 +25,8 @@ use crate::upper::Upper;
 pub(super) struct Redirects {
     /// Those that are followed; any other is refused.
     pub(super) follow: Followed,
+    /// They are written; else a directory with lower parts cannot be renamed.
+    pub(super) write: bool,
 }
 
 /// Which redirects are followed.
@@ -45,7 +48,16 @@ impl Redirects {
             Some(Namespace::User) => Followed::None,
             Some(Namespace::Trusted) | None => Followed::Trusted,
         };
+        // Only overlayfs reads redirects, and not those that everybody can write: others who read
+        // such an upper would miss what is in the lowers.
+        let for_overlayfs =
+            |u: &Upper| u.namespace == Some(Namespace::Trusted) && u.dialect != Dialect::File;
         Redirects {
+            write: match choice {
+                RedirectDir::Auto => upper.is_some_and(for_overlayfs),
+                RedirectDir::On => upper.is_some_and(|u| u.namespace.is_some()),
+                RedirectDir::Off | RedirectDir::Follow | RedirectDir::NoFollow => false,
+            },
             follow: match choice {
                 RedirectDir::Auto | RedirectDir::Off => cautious,
                 RedirectDir::On | RedirectDir::Follow => Followed::All,
@@ -296,10 +308,18 @@ impl Union {
         };
         match **layers {
             [layer] if copied_up && self.has_layer_below(layer) => {
-                let met = MetRedirect::at(place).while_doing(|| "look for a redirect")?;
-                Ok(met.is_some())
+                Ok(redirect_on(place)?.is_some())
             }
             _ => Ok(false),
         }
+    }
+}
+
+/// The redirect on an object, as far as it may be read: not that of an object that its owner may not
+/// read, where the daemon is no more than that.
+pub(super) fn redirect_on(place: &Place) -> Result<Option<MetRedirect>> {
+    match MetRedirect::at(place) {
+        Err(Errno::ACCESS) => Ok(None),
+        met => met.while_doing(|| "look for a redirect"),
     }
 }

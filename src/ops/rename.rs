@@ -1,8 +1,9 @@
 //! rename, with `RENAME_NOREPLACE` and `RENAME_EXCHANGE`.
 //!
-//! Everything that moves is in the upper first; a directory that has lower parts does not move
-//! (`EXDEV`, on which mv(1) and friends copy). One that comes to lie over a name of a lower becomes
-//! opaque before it moves, so that it never shows what is not its own.
+//! Everything that moves is in the upper first. A directory that has lower parts gets a redirect to
+//! them, if such are written; else it does not move (`EXDEV`, on which mv(1) and friends copy). One
+//! without that comes to lie over a name of a lower becomes opaque before it moves, so that it never
+//! shows what is not its own.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use super::copy_up::Want;
 use super::create::check_new_name;
 use super::lookup::Count;
 use super::metadata_copy::Reach;
+use super::relocate::Destination;
 use crate::attr::Kind;
-use crate::error::{Errno, Result, WhileDoing};
+use crate::error::{Errno, Result};
 use crate::layer::Place;
-use crate::marker::xattr::{Marker, Namespace};
 use crate::merge::{Found, Top};
 use crate::name::Name;
 use crate::tree::{Alias, Inode};
@@ -49,13 +50,25 @@ impl Side<'_> {
             name: self.name,
         }
     }
+
+    /// The object in the upper.
+    fn place(&self) -> Place {
+        Place::at(Arc::clone(&self.fd), self.name)
+    }
+
+    fn going_to(&self, to: &Side<'_>, covered: bool) -> Destination {
+        Destination {
+            same_parent: self.dir.ino == to.dir.ino,
+            covered,
+        }
+    }
 }
 
 impl Union {
     /// Renames `name` in `parent` to `new_name` in `new_parent`.
     ///
     /// # Errors
-    /// Those of rename(2); `EXDEV` for a directory with parts in a lower.
+    /// Those of rename(2); `EXDEV` for a directory with parts in a lower that may not be redirected.
     pub fn rename(
         &self,
         parent: u64,
@@ -158,42 +171,11 @@ impl Union {
         at: (&Arc<Inode>, &Name),
         reach: Reach,
     ) -> Result<()> {
-        let Some(dir) = inode.dir() else {
-            self.copy_up(inode, Want::Attributes)?;
-            return self.point_to_data(upper, inode, at, reach);
-        };
-        if !dir.stack().is_settled() {
-            self.index(inode)?; // reads the opaque markers
+        if inode.kind == Kind::Dir {
+            return self.prepare_dir(inode);
         }
-        let stack = dir.stack();
-        if stack.is_merged() || Some(stack.top()) != self.upper_id() {
-            return Err(Errno::XDEV.into());
-        }
-        self.refuse_foreign(inode, Marker::Redirect)
-    }
-
-    /// Refuses to move a directory of the upper that depends on its path: one that another overlay
-    /// has renamed.
-    fn refuse_foreign(&self, inode: &Arc<Inode>, marker: Marker) -> Result<()> {
-        if !inode.state().has_origin {
-            return Ok(());
-        }
-        for namespace in Namespace::ALL {
-            let name = namespace.name(marker).as_bytes();
-            if self
-                .read_place(inode, |place| place.get_xattr(name))?
-                .is_some()
-            {
-                return Err(Errno::IO).while_doing(|| {
-                    format!(
-                        "{} has {}, which is not supported",
-                        inode.path(),
-                        name.escape_ascii()
-                    )
-                });
-            }
-        }
-        Ok(())
+        self.copy_up(inode, Want::Attributes)?;
+        self.point_to_data(upper, inode, at, reach)
     }
 
     /// Takes the change locks of both directories: the ancestor first, else by number. The rename
@@ -254,8 +236,8 @@ impl Union {
         };
         let target = self.upper_target(upper, to)?;
         let covered = new_found.is_some_and(|found| found.covers);
-        if is_dir && covered {
-            upper.set_opaque(&Place::at(Arc::clone(&from.fd), from.name))?;
+        if is_dir {
+            self.mark_mover(upper, source, &from.place(), from.going_to(to, covered))?;
         }
         let clear = target == Target::EmptyDir && self.holds_markers(to)?;
         if let Some(inode) = &to.inode {
@@ -354,8 +336,9 @@ impl Union {
         self.link_up_if_linked(upper, source, from.dir, from.name)?;
         self.link_up_if_linked(upper, target, to.dir, to.name)?;
         for (side, inode, other) in [(from, source, new_found), (to, target, found)] {
-            if inode.kind == Kind::Dir && other.covers {
-                upper.set_opaque(&Place::at(Arc::clone(&side.fd), side.name))?;
+            if inode.kind == Kind::Dir {
+                let destination = from.going_to(to, other.covers);
+                self.mark_mover(upper, inode, &side.place(), destination)?;
             }
         }
         for (inode, other) in [(source, to), (target, from)] {

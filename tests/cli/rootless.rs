@@ -216,3 +216,29 @@ fn other_users_may_not_control_a_mount() {
     outcome(command).fails(1, &["no permission", "owner of the mount and root"]);
     lab.run("umount m").succeeds();
 }
+
+/// A redirect that anybody can write is neither written nor followed unless that is asked for.
+#[test]
+fn in_a_user_namespace_redirects_are_asked_for() {
+    let lab = Lab::new();
+    let script = r#"
+        mkdir -p l1/d/sub; echo text >l1/d/sub/f
+        move() { perl -e 'rename($ARGV[0], $ARGV[1]) or die "$!\n"' "$1" "$2"; }
+        union="--lower l1 --upper u --work w"
+        $U $union m
+        if move m/d m/e; then exit 9; fi
+        $U umount m
+        $U $union --redirect-dir on m
+        move m/d m/e
+        cat m/e/sub/f
+        $U umount m
+        $U $union m
+        if cat m/e/sub/f; then exit 9; fi
+        $U umount m
+        $U $union -o redirect_dir=follow m
+        cat m/e/sub/f
+        if move m/e m/d; then exit 9; fi
+        $U umount m"#;
+    let shown = lab.in_user_namespace(script).succeeds();
+    assert_eq!(shown, "text\ntext\n");
+}

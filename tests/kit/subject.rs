@@ -16,10 +16,13 @@ pub enum Subject {
     Ours(Vec<String>),
     /// Ours, which may open no more than so many descriptors.
     Cramped(u32),
-    /// The kernel's overlayfs, with the options under which it keeps hard links.
+    /// The kernel's overlayfs, with the options under which it keeps hard links and renames
+    /// directories.
     Kernel,
     /// The same with these options in place of its own.
     KernelWith(String),
+    /// The same, which renames no directory that has a part in a lower.
+    KernelWithoutRedirects,
     /// The fuse-overlayfs found on PATH.
     FuseOverlayfs,
 }
@@ -92,7 +95,10 @@ impl Subject {
     }
 
     pub fn is_kernel(&self) -> bool {
-        matches!(self, Subject::Kernel | Subject::KernelWith(_))
+        matches!(
+            self,
+            Subject::Kernel | Subject::KernelWith(_) | Subject::KernelWithoutRedirects
+        )
     }
 
     /// Mounts and answers what went wrong, as the subject said it.
@@ -123,9 +129,13 @@ impl Subject {
                     .arg("allow_other");
                 finished(command.arg(layers.mnt), Duration::from_secs(60))
             }
-            Subject::Kernel => {
+            Subject::Kernel | Subject::KernelWithoutRedirects => {
                 let index = if layers.upper.is_some() { "on" } else { "off" };
-                let own = format!("redirect_dir=off,metacopy=off,xino=on,index={index}");
+                let redirects = match self {
+                    Subject::Kernel => "on",
+                    _ => "off",
+                };
+                let own = format!("redirect_dir={redirects},metacopy=off,xino=on,index={index}");
                 mount_overlay(layers, &own)
             }
             Subject::KernelWith(own) => mount_overlay(layers, own),
@@ -156,7 +166,10 @@ impl Subject {
                 let mut command = Command::new(program());
                 finished(command.arg("umount").arg(mnt), Duration::from_secs(60))
             }
-            Subject::Kernel | Subject::KernelWith(_) | Subject::FuseOverlayfs => {
+            Subject::Kernel
+            | Subject::KernelWith(_)
+            | Subject::KernelWithoutRedirects
+            | Subject::FuseOverlayfs => {
                 sys::umount(mnt, 0).map_err(|errno| format!("umount2: {errno:?}"))
             }
         }

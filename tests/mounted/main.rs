@@ -37,6 +37,7 @@ mod races;
 mod redirects;
 mod removal;
 mod rename;
+mod renamed_directories;
 mod requests;
 mod safety;
 mod whiteouts;

@@ -1,4 +1,4 @@
-//! Redirects: directories whose lower parts lie at other paths.
+//! Layers that hold redirects: directories whose lower parts lie at other paths.
 
 use crate::kit::{Lab, Subject, sys};
 use crate::{both, ours};

@@ -1,7 +1,7 @@
 //! Renames: plain, NOREPLACE, EXCHANGE, and the ones that are refused.
 
-use crate::kit::sys;
-use crate::{both, ours};
+use crate::kit::{Subject, sys};
+use crate::{both, on, ours};
 
 const TOP: &str = "f top t\nd a\nf a/f af\nd b\nf b/f bf\nl a/l f\nd merged\nf merged/x x\nd ea";
 const LOW: &str = "f low l\nd merged\nf merged/y y\nd lowdir\nf lowdir/z z\nf a/hidden-by-none h";
@@ -66,8 +66,14 @@ fn the_whiteout_flag_is_not_for_users() {
 }
 
 #[test]
-fn a_directory_with_lower_parts_is_another_device() {
-    both(&[TOP, LOW], |lab| {
+fn without_redirects_a_directory_with_lower_parts_is_another_device() {
+    let subjects = [
+        Subject::KernelWithoutRedirects,
+        Subject::with(&["--redirect-dir", "off"]),
+        Subject::with(&["-o", "redirect_dir=nofollow"]),
+        Subject::with(&["--redirect-dir", "follow"]),
+    ];
+    on(&subjects, &[TOP, LOW], true, |lab| {
         for dir in ["merged", "lowdir", "a", "ea"] {
             fails!(sys::rename(lab.at(dir), lab.at("new")), EXDEV);
         }

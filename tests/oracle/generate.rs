@@ -301,8 +301,13 @@ impl Generator {
         } else {
             self.fresh()
         };
+        // Often a directory: those with lower parts take the longest ways.
+        let dir = match self.random.u8(0..3) {
+            0 => self.pick(|path, kind| kind == libc::S_IFDIR && !path.is_empty()),
+            _ => None,
+        };
         Op::Rename {
-            from: self.any(),
+            from: dir.unwrap_or_else(|| self.any()),
             to,
             flags,
         }

@@ -1,6 +1,7 @@
 //! Two unions in lockstep: operations, comparisons, remounts, and each on what the other wrote.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::deviation::DEVIATIONS;
@@ -8,6 +9,7 @@ use crate::generate::Generator;
 use crate::kit::apply::Side;
 use crate::kit::operation::{Op, Outcome};
 use crate::kit::snapshot::{self, Look, Reading};
+use crate::kit::sys;
 use crate::kit::{Lab, Subject};
 use crate::layers;
 
@@ -37,6 +39,8 @@ struct Pair {
     generator: Generator,
     history: VecDeque<String>,
     sabotage: Option<u64>,
+    /// How many redirects the uppers held at each remount.
+    redirects: Vec<usize>,
     trace: bool,
     tally: Tally,
 }
@@ -56,7 +60,25 @@ pub fn run(plan: &Plan) -> Tally {
     pair.operate(quarter);
     pair.remount(false);
     pair.remount(true);
+    println!("redirects seen: {:?}", pair.redirects);
+    assert!(
+        plan.ops < 2000 || pair.redirects.iter().sum::<usize>() > 0,
+        "no directory with lower parts was renamed: the run says nothing of redirects"
+    );
     pair.tally
+}
+
+/// How many directories below `dir` have a redirect.
+fn redirects(dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            let path = entry.path();
+            count += usize::from(sys::getxattr(&path, "trusted.overlay.redirect").is_ok());
+            count += redirects(&path);
+        }
+    }
+    count
 }
 
 impl Pair {
@@ -88,6 +110,7 @@ impl Pair {
             generator: Generator::new(plan.seed),
             history: VecDeque::new(),
             sabotage: plan.sabotage,
+            redirects: Vec::new(),
             trace: std::env::var_os("UNIONMOUNT_ORACLE_TRACE").is_some(),
             tally: Tally::new(),
         }
@@ -98,7 +121,7 @@ impl Pair {
             let op = self.generator.next();
             self.done += 1;
             if self.sabotage == Some(self.done) {
-                crate::kit::sys::put(self.sides[1].root.join("sabotage"), b"!").unwrap();
+                sys::put(self.sides[1].root.join("sabotage"), b"!").unwrap();
             }
             let [left, right] = &mut self.sides;
             let outcomes = (left.apply(&op), right.apply(&op));
@@ -122,6 +145,9 @@ impl Pair {
     /// Mounts both again, on the same layers or on each other's.
     fn remount(&mut self, crosswise: bool) {
         let before = self.compare("before a remount");
+        for lab in &self.labs {
+            self.redirects.push(redirects(&lab.upper_dir()));
+        }
         for side in &mut self.sides {
             side.slots = Default::default();
         }
