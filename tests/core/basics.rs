@@ -97,7 +97,13 @@ fn renames_leave_nothing_behind() {
             (lab.read("both"), lab.read("g")),
             ("upper one".into(), "f".into())
         );
-        assert_eq!(lab.rename("d", "x", replace), Err(Errno::XDEV));
+        lab.rename("d", "x", replace).unwrap();
+        assert_eq!(lab.find("d"), Err(Errno::NOENT));
+        assert_eq!(lab.list("x"), ["bottom", "sub", "top"]);
+        lab.rename("x/sub", "d", replace).unwrap();
+        lab.rename("x", "d/x", replace).unwrap();
+        assert_eq!(lab.list("d"), ["deep", "x"]);
+        assert_eq!(lab.list("d/x"), ["bottom", "top"]);
         assert_eq!(
             lab.rename("g", "both", RenameMode::NoReplace),
             Err(Errno::EXIST)

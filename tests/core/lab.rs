@@ -44,6 +44,7 @@ fn config(dir: &Path, lowers: usize, whiteout: WhiteoutChoice) -> Config {
             durability: Durability::Volatile,
             ..UpperConfig::new(dir.join("u"), dir.join("w"))
         }),
+        redirect_dir: unionmount::ops::RedirectDir::On,
         ..Config::default()
     }
 }

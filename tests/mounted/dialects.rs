@@ -99,8 +99,12 @@ fn mounted(lowers: &[&str], dialect: &str) -> Lab {
     for text in lowers {
         lab = lab.lower(text);
     }
-    lab.upper("")
-        .mount_as(&Subject::ours(&["--whiteout", dialect]))
+    lab.upper("").mount_as(&Subject::ours(&[
+        "--whiteout",
+        dialect,
+        "--redirect-dir",
+        "on",
+    ]))
 }
 
 /// Runs the steps in all three; they agree on each result, and on the tree every so often, before
