@@ -18,6 +18,7 @@ mod kit;
 
 mod aim;
 mod case;
+mod files;
 mod found;
 mod generate;
 mod merge;
@@ -149,7 +150,7 @@ fn with_other_options_each_time() {
 fn with_deletions_as_files() {
     let rules = Rules {
         dot_wh_is_reserved: true,
-        ..PLAIN
+        lower_dirs_move: false,
     };
     let ways: &[&[&str]] = &[&["--whiteout", "file"]];
     explore(&Setup { ways, rules }, 120);
