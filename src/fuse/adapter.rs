@@ -572,11 +572,11 @@ impl Filesystem for Adapter {
         if control::is_control(ino.0, name) {
             return reply.error(Errno::EPERM);
         }
-        let (name, value) = (name.to_vec(), value.to_vec());
+        let (caller, name, value) = (caller(req), name.to_vec(), value.to_vec());
         let weight = self.change(ino, Change::Attributes);
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Setxattr, ino, |union| {
-                union.setxattr(ino.0, &name, &value, flags as u32)
+                union.setxattr(caller, ino.0, &name, &value, flags as u32)
             });
             if result.is_ok() && Union::changes_mode(&name) {
                 shared.invalidate_attributes(ino);
@@ -618,11 +618,11 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
-        let name = name.as_bytes().to_vec();
+        let (caller, name) = (caller(req), name.as_bytes().to_vec());
         let weight = self.change(ino, Change::Attributes);
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Removexattr, ino, |union| {
-                union.removexattr(ino.0, &name)
+                union.removexattr(caller, ino.0, &name)
             });
             if result.is_ok() && Union::changes_mode(&name) {
                 shared.invalidate_attributes(ino);

@@ -185,8 +185,7 @@ impl Union {
             return Ok(false);
         }
         let process = Privileges::of(caller.pid);
-        let group = self.ids.groups.shown(attr.gid);
-        let in_group = caller.gid == group || process.groups.contains(&group);
+        let in_group = self.is_member(caller, &process, attr.gid);
         let left = without_privileges(attr.perm, in_group);
         if left == attr.perm || (cause == Cause::Change && process.cap_fsetid) {
             return Ok(false);
@@ -194,6 +193,27 @@ impl Union {
         self.with_place(inode, |place| set_perm(place, left))
             .while_doing(|| "clear setuid and setgid")?;
         Ok(true)
+    }
+
+    /// Clears setgid before an access control list changes, unless the caller may keep it: who does
+    /// not belong to a group may not hand out its rights. The upper would see the daemon's.
+    pub(super) fn clear_setgid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
+        let attr = self.stat(inode)?.attr;
+        if attr.perm & 0o2000 == 0 {
+            return Ok(());
+        }
+        let process = Privileges::of(caller.pid);
+        if process.cap_fsetid || self.is_member(caller, &process, attr.gid) {
+            return Ok(());
+        }
+        self.with_place(inode, |place| set_perm(place, attr.perm & !0o2000))
+            .while_doing(|| "clear setgid")
+    }
+
+    /// Whether the caller belongs to a group, given by its number on disk.
+    fn is_member(&self, caller: Caller, process: &Privileges, gid: u32) -> bool {
+        let group = self.ids.groups.shown(gid);
+        caller.gid == group || process.groups.contains(&group)
     }
 }
 

@@ -111,7 +111,14 @@ impl Union {
     ///
     /// # Errors
     /// `EEXIST`, `ENODATA` as the flags say; the upper's.
-    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    pub fn setxattr(
+        &self,
+        caller: Caller,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        flags: u32,
+    ) -> Result<()> {
         self.upper()?;
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
@@ -127,6 +134,9 @@ impl Union {
         }
         self.make_upper(&inode)?;
         let _held = self.hold_attributes(&inode);
+        if name == acl::ACCESS {
+            self.clear_setgid(&inode, caller)?;
+        }
         inode.xattrs.doubt();
         let set = self.with_place(&inode, |place| place.set_xattr(&disk, &value, flags));
         inode.xattrs.doubt();
@@ -137,7 +147,7 @@ impl Union {
     ///
     /// # Errors
     /// `ENODATA` if there is none; the upper's.
-    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, caller: Caller, ino: u64, name: &[u8]) -> Result<()> {
         self.upper()?;
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
@@ -150,6 +160,9 @@ impl Union {
         }
         self.make_upper(&inode)?;
         let _held = self.hold_attributes(&inode);
+        if name == acl::ACCESS {
+            self.clear_setgid(&inode, caller)?;
+        }
         Ok(self.with_place(&inode, |place| place.remove_xattr(&disk))?)
     }
 }

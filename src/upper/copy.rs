@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
 
@@ -13,6 +13,7 @@ use super::workdir::Upper;
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::{Place, Stat};
+use crate::marker::acl;
 use crate::marker::xattr::{Marker, OnDisk, shown};
 use crate::name::NameBuf;
 
@@ -234,6 +235,9 @@ impl Upper {
 fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
     // What is a user's own (escaped) is copied as it lies on disk.
     for name in names.iter().filter(|n| shown(n) != OnDisk::Private) {
+        if is_label(name) {
+            continue;
+        }
         let Some(value) = from
             .get_xattr(name)
             .while_doing(|| "read an attribute of a lower")?
@@ -242,15 +246,35 @@ fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
         };
         match to.set_xattr(name, &value, XattrFlags::empty()) {
             Ok(()) => {}
-            // An upper that cannot hold it, or a right we lack (trusted.*, security.*): the object
-            // is still worth more than the refusal.
-            Err(e @ (Errno::OPNOTSUPP | Errno::PERM)) => {
-                tracing::debug!("attribute {} is not copied up: {e}", name.escape_ascii());
+            Err(Errno::OPNOTSUPP) if !must_be_copied(name) => left_out(name),
+            Err(e) => {
+                return Err(e).while_doing(|| format!("copy attribute {}", name.escape_ascii()));
             }
-            Err(e) => return Err(e).while_doing(|| "copy an attribute"),
         }
     }
     Ok(())
+}
+
+/// A label that belongs to the place of an object: the system gives the copy one of its own.
+fn is_label(name: &[u8]) -> bool {
+    name == b"security.selinux" || name == b"security.evm"
+}
+
+/// Whether an object must not be without this attribute: it says who may do what, or what the object
+/// may do (kernel: fs/overlayfs, `ovl_must_copy_xattr`).
+fn must_be_copied(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT || name.starts_with(b"security.")
+}
+
+/// Says that the upper's filesystem does not take an attribute: loudly once, for it will not take the
+/// next one either.
+fn left_out(name: &[u8]) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let name = name.escape_ascii();
+    match SAID.swap(true, Ordering::Relaxed) {
+        false => tracing::warn!("the upper cannot hold attribute {name}: copies are without it"),
+        true => tracing::debug!("attribute {name} is not copied up"),
+    }
 }
 
 /// Copies the first `len` bytes of `from` to `to`, which has no data, and gives it that size. Shares

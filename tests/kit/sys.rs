@@ -677,6 +677,15 @@ pub fn with_umask<T: Send>(umask: u32, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Runs `work` in a thread that has `root` as its root directory.
+pub fn in_root<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> T {
+    in_thread(|| {
+        unsafe { assert_eq!(libc::unshare(libc::CLONE_FS), 0, "unshare(CLONE_FS)") };
+        ret(unsafe { libc::chroot(c(root).as_ptr()) }).unwrap();
+        work()
+    })
+}
+
 fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| match scope.spawn(work).join() {
         Ok(value) => value,

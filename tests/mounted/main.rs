@@ -37,6 +37,7 @@ mod races;
 mod redirects;
 mod removal;
 mod rename;
+mod rename_table;
 mod renamed_directories;
 mod requests;
 mod safety;

@@ -1,7 +1,7 @@
 //! suid, sgid and file capabilities go away as the VFS has it, for root and for others.
 
 use crate::for_all_users;
-use crate::kit::{Lab, capability, sys};
+use crate::kit::{Lab, acl, capability, sys};
 
 const CAPS: &str = "security.capability";
 const LOWER: &str =
@@ -123,5 +123,63 @@ fn a_mapping_write_by_somebody_else() {
             map.sync().unwrap();
         });
         assert_eq!(sys::text(&f), "Text");
+    });
+}
+
+/// An owner who does not belong to the group may not hand out its rights.
+#[test]
+fn an_access_list_set_by_a_stranger_to_the_group_drops_sgid() {
+    const ACCESS: &str = "system.posix_acl_access";
+    let lower = "f f text mode=02755 uid=1000 gid=7\nd d mode=02755 uid=1000 gid=7\n\
+                 f g text mode=02755 uid=1000 gid=1000\nf r text mode=02755 uid=1000 gid=7\n\
+                 f m text mode=02745 uid=1000 gid=7";
+    let list = acl(7, (1001, 5), 5, 5, 5);
+    for_all_users(&[lower], |lab| {
+        let at = |name: &str| lab.at(name);
+        let set = |name: &str| {
+            let at = at(name);
+            sys::as_user(1000, 1000, || sys::setxattr(&at, ACCESS, &list, 0).unwrap());
+        };
+        for name in ["f", "d", "m"] {
+            set(name);
+            assert_eq!(mode(lab, name), 0o755, "{name}");
+        }
+        set("g");
+        assert_eq!(mode(lab, "g"), 0o2755, "a member keeps it");
+        sys::setxattr(at("r"), ACCESS, &list, 0).unwrap();
+        assert_eq!(mode(lab, "r"), 0o2755, "root keeps it");
+        let r = at("r");
+        sys::as_user(1000, 1000, || sys::removexattr(&r, ACCESS).unwrap());
+        assert_eq!(mode(lab, "r"), 0o755);
+        sys::chmod(at("d"), 0o2755).unwrap();
+        let d = at("d");
+        sys::as_user(1000, 1000, || {
+            sys::setxattr(&d, "system.posix_acl_default", &list, 0).unwrap()
+        });
+        assert_eq!(
+            mode(lab, "d"),
+            0o2755,
+            "a default list gives nobody a right"
+        );
+    });
+}
+
+/// setgid for the group of the directory is only for its members.
+#[test]
+fn what_a_stranger_makes_in_an_sgid_directory_has_no_sgid() {
+    let lower = "d d mode=02777 gid=7\nd in mode=02777 gid=1000";
+    for_all_users(&[lower], |lab| {
+        for (dir, want) in [("d", 0o755), ("in", 0o2755)] {
+            let [file, dir_, odd] = ["f", "d", "o"].map(|name| lab.at(dir).join(name));
+            sys::as_user(1000, 1000, || {
+                drop(sys::open(&file, libc::O_CREAT | libc::O_WRONLY, 0o2755).unwrap());
+                drop(sys::open(&odd, libc::O_CREAT | libc::O_WRONLY, 0o2745).unwrap());
+                sys::mkdir(&dir_, 0o755).unwrap();
+            });
+            let perm = |path| sys::lstat(path).unwrap().perm();
+            assert_eq!(perm(&file), want, "{dir}");
+            assert_eq!(perm(&odd), 0o2745, "{dir}: without group execution");
+            assert_eq!(perm(&dir_), 0o2755, "{dir}: directories pass it on");
+        }
     });
 }
