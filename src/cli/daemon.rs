@@ -48,7 +48,7 @@ pub(crate) fn start(mut plan: MountPlan) -> Result<ExitCode, Failure> {
     match forked {
         Forked::Parent(child) => {
             drop(write_end);
-            wait_for_report(read_end, child)
+            wait_for_report(read_end, child, plan.quiet)
         }
         Forked::Child => {
             drop(read_end);
@@ -57,13 +57,19 @@ pub(crate) fn start(mut plan: MountPlan) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Says that all is well; anything else on the pipe is a complaint.
+/// Says that all is well, after lines of what the mount lacks; anything else on the pipe is a
+/// complaint.
 const ALL_WELL: &[u8] = b"\0";
 
-fn wait_for_report(read_end: OwnedFd, child: Pid) -> Result<ExitCode, Failure> {
+fn wait_for_report(read_end: OwnedFd, child: Pid, quiet: bool) -> Result<ExitCode, Failure> {
     let mut report = Vec::new();
     let received = File::from(read_end).read_to_end(&mut report);
-    if received.is_ok() && report == ALL_WELL {
+    if let (Ok(_), Some(lines)) = (received, report.strip_suffix(ALL_WELL)) {
+        let lines = String::from_utf8_lossy(lines);
+        let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+        if !quiet {
+            super::warn(&lines);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let status = waitpid(Some(child), WaitOptions::empty());
@@ -97,7 +103,9 @@ fn in_background(plan: &MountPlan, log: Log, report: OwnedFd) -> ExitCode {
         Err(failure) => return complain(&mut report, &failure),
     };
     // A parent that is gone will never tell anybody that there is a mount: take it back.
-    if report.write_all(ALL_WELL).is_err() {
+    let mut lines = running.union.missing().join("\n").into_bytes();
+    lines.extend_from_slice(ALL_WELL);
+    if report.write_all(&lines).is_err() {
         return ExitCode::FAILURE;
     }
     drop(report);
@@ -205,7 +213,14 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     // Found while there is a path to it, raised when the protocol is agreed on.
     let readahead = pending.readahead();
     let namespace = pending.leave();
-    let inspect = inspect(plan, namespace);
+    let mut inspect = inspect(plan, namespace);
+    for lack in union.missing() {
+        match plan.foreground {
+            true => tracing::warn!("{lack}"),
+            false => tracing::info!("{lack}"),
+        }
+        inspect.notes.push(lack);
+    }
     let server = Server::new(Arc::clone(&union), device, serve, inspect).map_err(|e| {
         Failure::new(format!(
             "cannot agree with the kernel on the FUSE protocol: {} (Linux 5.4 or later is needed)",

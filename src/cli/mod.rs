@@ -153,8 +153,7 @@ fn mount(args: MountArgs, who: Personality) -> Result<ExitCode, Failure> {
     };
     match plan::plan(args, who, environment)? {
         Plan::Mount(plan) => {
-            // Engines take anything on stderr for a failure, or show it to people who gave no option.
-            if who != Personality::FuseOverlayfs {
+            if !plan.quiet {
                 warn(&plan.warnings);
             }
             daemon::start(*plan)
@@ -201,7 +200,8 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
-fn warn(warnings: &[String]) {
+/// Says what was asked for, or is wanted as a rule, and will not be.
+pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }

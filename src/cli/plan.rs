@@ -64,6 +64,9 @@ pub(crate) struct MountPlan {
     pub(crate) labels: Vec<String>,
     /// Things that were asked for and will not be done.
     pub(crate) warnings: Vec<String>,
+    /// Nothing but failures goes to stderr: engines take anything there for a failure, or show it to
+    /// people who gave no option.
+    pub(crate) quiet: bool,
 }
 
 /// An existing mount that is to get other flags.
@@ -473,6 +476,7 @@ impl Draft {
             log: self.log,
             labels: self.labels,
             warnings: self.warnings,
+            quiet: who == Personality::FuseOverlayfs,
         })))
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Union;
+use crate::layer::supports_acl;
+
 /// Answer to `unionmount inspect`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Inspect {
@@ -18,11 +21,37 @@ pub struct Inspect {
     /// Whether the daemon left the mount namespace in which it mounted, or why not.
     #[serde(default)]
     pub namespace: String,
-    /// What was asked for and has no effect.
+    /// What was asked for and has no effect, and what the upper's filesystem cannot do.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Layers, top to bottom.
     pub layers: Vec<LayerReport>,
+}
+
+impl Union {
+    /// What does not work because the upper's filesystem cannot do it, in words for people.
+    pub fn missing(&self) -> Vec<String> {
+        let mut lacks = Vec::new();
+        let Some(upper) = self.upper.as_ref().filter(|_| self.writable) else {
+            return lacks;
+        };
+        if upper.namespace.is_none() {
+            lacks.push(
+                "the upper's filesystem takes no extended attributes: copies are without those of \
+                 users; hard links and inode numbers are kept until the next mount only"
+                    .to_owned(),
+            );
+        }
+        let has_lists = |layer: &crate::layer::Layer| supports_acl(&layer.root_place());
+        if !upper.acl && self.layers.iter().skip(1).any(has_lists) {
+            lacks.push(
+                "the upper's filesystem takes no access control lists: what has one in a lower \
+                 cannot be changed"
+                    .to_owned(),
+            );
+        }
+        lacks
+    }
 }
 
 /// One layer of a union.

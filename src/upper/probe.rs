@@ -49,9 +49,10 @@ impl Abilities {
     pub(super) fn best_dialect(&self) -> Dialect {
         match (self.chardev, self.namespace) {
             _ if !self.exchange => Dialect::File,
-            (true, _) => Dialect::CharDev,
+            // No attribute can say that a directory made anew is opaque; a file in it can.
+            (_, None) => Dialect::File,
+            (true, Some(_)) => Dialect::CharDev,
             (false, Some(_)) => Dialect::Xattr,
-            (false, None) => Dialect::File,
         }
     }
 }

@@ -398,6 +398,20 @@ pub fn getxattr(path: impl AsRef<Path>, name: impl AsRef<OsStr>) -> Res<Vec<u8>>
     Ok(buf)
 }
 
+/// How long a value is, read into so many bytes.
+pub fn getxattr_into(path: impl AsRef<Path>, name: &str, bytes: usize) -> Res<usize> {
+    let (path, name, mut buf) = (c(path), c(name), vec![0_u8; bytes]);
+    let to = buf.as_mut_ptr().cast();
+    len(unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), to, bytes) })
+}
+
+/// How long the list of names is, read into so many bytes.
+pub fn listxattr_into(path: impl AsRef<Path>, bytes: usize) -> Res<usize> {
+    let (path, mut buf) = (c(path), vec![0_u8; bytes]);
+    let to = buf.as_mut_ptr().cast();
+    len(unsafe { libc::llistxattr(path.as_ptr(), to, bytes) })
+}
+
 pub fn fgetxattr(fd: &impl AsRawFd, name: &str) -> Res<Vec<u8>> {
     let mut buf = vec![0_u8; 65536];
     let name = c(name);

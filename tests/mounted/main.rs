@@ -43,6 +43,8 @@ mod requests;
 mod safety;
 mod whiteouts;
 mod work;
+mod xattr_layers;
+mod xattr_table;
 mod xattrs;
 
 use kit::{Lab, Look, Subject, snapshot};
