@@ -10,6 +10,7 @@ const USAGE: &str =
        unionmount complete UPPER --lower DIR[:DIR]... [--work DIR]
        unionmount inspect|stats [--json] MOUNTPOINT
        unionmount sync MOUNTPOINT
+       unionmount refresh [--json] MOUNTPOINT [PATH]
        unionmount check-host [--json]";
 
 const EXAMPLES: &str = r"Examples:
@@ -29,6 +30,13 @@ Words that only other union filesystems know are accepted where that does no har
 
 The leftmost lower is topmost. In DIR, `\:` is a colon and `\\` a backslash; in -o, `\,` is a comma.
 Without -f the command returns once the mount is usable. Exit status: 0, 1 failed, 2 wrong usage.";
+
+const REFRESH_EXAMPLES: &str = r"Examples:
+  After an update of a lower:
+    rsync -a new/ lower/ && unionmount refresh /mnt/c
+  Of one directory, which is quicker:
+    unionmount refresh /mnt/c usr/share/zoneinfo
+For layers that change all the time, mount with --timeout 0 instead.";
 
 /// Shows many read-only directories under one writable directory as a single tree.
 #[derive(Debug, Parser)]
@@ -68,6 +76,13 @@ pub(crate) enum Control {
     Stats(QueryArgs),
     /// Return when everything written so far is on disk (sync(1) does not reach a FUSE server)
     Sync(TargetArgs),
+    /// See what was changed in the layers since they were mounted, behind the union
+    ///
+    /// Names, attributes and data that were read from the layers are kept until this tells to read them
+    /// again: of everything, or of PATH and all below it. Files that are open stay as they are if they
+    /// were removed or replaced; those changed in place show their new data.
+    #[command(after_help = REFRESH_EXAMPLES)]
+    Refresh(RefreshArgs),
     /// Try which ways to mount work on this machine, and say what is missing for the others
     CheckHost(HostArgs),
 }
@@ -127,6 +142,16 @@ pub(crate) struct QueryArgs {
     /// Print JSON for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `refresh` is given.
+#[derive(Debug, Args)]
+pub(crate) struct RefreshArgs {
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+    /// What to read again, below MOUNTPOINT; of a missing name the directory that should hold it
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<OsString>,
 }
 
 /// What `check-host` is given.

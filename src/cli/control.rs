@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, getxattr, open, syncfs};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, getxattr, open, statx, syncfs};
 use rustix::io::Errno;
 
 use super::failure::{Failure, reason};
@@ -134,6 +134,45 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         syncfs(open(&self.path, flags, Mode::empty())?)?;
         getxattr(&self.path, "unionmount.sync", &mut [0u8; 0][..]).map(|_| ())
+    }
+
+    /// Makes the daemon and the kernel forget what they know of `path`, or of everything. The answer
+    /// is the JSON of how much that was.
+    pub(crate) fn refresh(&self, path: Option<&Path>) -> Result<Vec<u8>, Failure> {
+        let ino = self.number_of(path.unwrap_or(Path::new("")))?;
+        let mut answer = vec![0u8; PIECE];
+        let name = format!("unionmount.refresh@{ino}");
+        let got = getxattr(&self.path, name.as_str(), answer.as_mut_slice());
+        answer.truncate(got.map_err(|e| self.explain(e))?);
+        Ok(answer)
+    }
+
+    /// The number of what lies at `path` in the mount, or of the nearest directory that is there.
+    fn number_of(&self, path: &Path) -> Result<u64, Failure> {
+        let full = self.path.join(path);
+        let outside = || {
+            let remedy = "name a path below it, as seen from there";
+            Failure::new(format!("{path:?} is not in {:?} ({remedy})", self.path))
+        };
+        let look = |path: &Path| statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
+        let root = look(&self.path).map_err(|e| self.explain(e))?;
+        for at in full.ancestors().take_while(|at| at.starts_with(&self.path)) {
+            match look(at) {
+                Ok(found)
+                    if (found.stx_dev_major, found.stx_dev_minor)
+                        == (root.stx_dev_major, root.stx_dev_minor) =>
+                {
+                    return Ok(found.stx_ino);
+                }
+                Ok(_) => return Err(outside()),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => {}
+                Err(e) => {
+                    let why = reason(e);
+                    return Err(Failure::new(format!("cannot look at {at:?}: {why}")));
+                }
+            }
+        }
+        Err(outside())
     }
 
     fn explain(&self, e: Errno) -> Failure {

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Control, MountArgs, QueryArgs};
+use args::{Cli, Control, MountArgs, QueryArgs, RefreshArgs};
 use control::Target;
 use environment::Environment;
 use failure::{Failure, reason};
@@ -116,6 +116,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             })?;
             Ok(ExitCode::from(u8::from(!report.any())))
         }
+        Some(Control::Refresh(args)) => refresh(&args),
         Some(Control::Inspect(args)) => query(&args, "inspect", |json| {
             Ok(render::inspect(&control::decode(json)?))
         }),
@@ -178,6 +179,15 @@ fn query(
         ));
     }
     print(&render(&answer)?)
+}
+
+fn refresh(args: &RefreshArgs) -> Result<ExitCode, Failure> {
+    let target = Target::find(Path::new(&args.query.target.mountpoint))?;
+    let answer = target.refresh(args.path.as_ref().map(Path::new))?;
+    if args.query.json {
+        return print(&format!("{}\n", String::from_utf8_lossy(&answer)));
+    }
+    print(&render::refreshed(control::decode(&answer)?))
 }
 
 fn success((): ()) -> ExitCode {

@@ -3,7 +3,16 @@
 use std::fmt::Write;
 
 use super::host::Report;
-use crate::ops::{Inspect, Role, Stats};
+use crate::ops::{Inspect, Refreshed, Role, Stats};
+
+/// `unionmount refresh`.
+pub(crate) fn refreshed(count: Refreshed) -> String {
+    let Refreshed {
+        directories,
+        others,
+    } = count;
+    format!("forgot directories: {directories}, other objects: {others}\n")
+}
 
 /// `unionmount inspect`.
 pub(crate) fn inspect(inspect: &Inspect) -> String {

@@ -25,7 +25,7 @@ use super::weight::{Disk, Weight};
 use crate::attr::Kind;
 use crate::error;
 use crate::ops::{
-    Change, DirItem, NewObject, Perm, RenameMode, SetAttr, TimeChange, Union, WriteHow,
+    Change, DirItem, NewObject, Outdated, Perm, RenameMode, SetAttr, TimeChange, Union, WriteHow,
 };
 
 /// The largest write the kernel sends at once.
@@ -590,6 +590,16 @@ impl Filesystem for Adapter {
         let name = name.as_bytes();
         if control::is_control(ino.0, name) {
             let (caller, name) = (caller(req), name.to_vec());
+            if control::is_refresh(&name) {
+                let shared = Arc::clone(&self.shared);
+                return self.shared.flushes.run(move || {
+                    let tell = |outdated: &Outdated| shared.forget(outdated);
+                    let result = shared.call(Op::Getxattr, ino, |union| {
+                        control::refresh(union, caller, &name, tell)
+                    });
+                    xattr(result, size, reply);
+                });
+            }
             return self.dispatch(Weight::Heavy, move |shared| {
                 let result = shared.call(Op::Getxattr, ino, |union| {
                     control::answer(union, &shared.counters, &shared.inspect, caller, &name)

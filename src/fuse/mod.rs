@@ -7,6 +7,7 @@ mod control;
 mod convert;
 mod counters;
 mod linger;
+mod notices;
 mod pool;
 mod readers;
 mod server;

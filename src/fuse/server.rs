@@ -9,6 +9,7 @@ use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 
 use super::adapter::Adapter;
+use super::notices::Notices;
 use super::readers::Readers;
 use super::shared::Shared;
 use crate::ops::{Inspect, Stats, Union};
@@ -70,7 +71,8 @@ impl Server {
     ) -> io::Result<Server> {
         let threads = options.threads.unwrap_or_else(default_threads);
         let readers = Readers::new(device.try_clone()?, threads);
-        let shared = Arc::new(Shared::new(union, options, inspect, readers));
+        let notices = Notices::new(device.try_clone()?);
+        let shared = Arc::new(Shared::new(union, options, inspect, readers, notices));
         let mut config = Config::default();
         config.n_threads = Some(threads);
         // Who may do what is the kernel's business (allow_other, default_permissions).

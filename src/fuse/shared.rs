@@ -11,12 +11,13 @@ use fuser::{
 
 use super::convert::{errno, file_attr};
 use super::counters::{Counters, Op};
+use super::notices::Notices;
 use super::pool::Pool;
 use super::readers::Readers;
 use super::server::ServeOptions;
 use super::weight::Gauges;
 use crate::error::{self, Result, best_effort};
-use crate::ops::{Caller, Entry, Inspect, Perm, Union, Written};
+use crate::ops::{Caller, Entry, Inspect, Outdated, Perm, Union, Written};
 
 /// For ever, as far as the kernel's clock goes.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) inspect: Inspect,
     pub(super) counters: Counters,
     pub(super) notifier: OnceLock<Notifier>,
+    pub(super) notices: Notices,
     pub(super) readers: Readers,
     pub(super) gauges: Gauges,
     pub(super) pool: Pool,
@@ -52,6 +54,7 @@ impl Shared {
         options: ServeOptions,
         inspect: Inspect,
         readers: Readers,
+        notices: Notices,
     ) -> Shared {
         Shared {
             union,
@@ -59,6 +62,7 @@ impl Shared {
             inspect,
             counters: Counters::new(),
             notifier: OnceLock::new(),
+            notices,
             readers,
             gauges: Gauges::default(),
             pool: Pool::new(),
@@ -134,6 +138,17 @@ impl Shared {
     pub(super) fn flush_pages(&self, ino: INodeNo) {
         if let Some(notifier) = self.notifier.get() {
             best_effort("flush pages", notifier.inval_inode(ino, 0, 0));
+        }
+    }
+
+    /// Lets the kernel forget what is out of date. Not on a thread that reads requests: the kernel
+    /// waits for those that are under way.
+    pub(super) fn forget(&self, outdated: &Outdated) {
+        for (parent, name) in &outdated.names {
+            best_effort("expire a name", self.notices.expire(*parent, name));
+        }
+        for ino in &outdated.objects {
+            self.flush_pages(INodeNo(*ino));
         }
     }
 

@@ -6,8 +6,10 @@ mod look;
 mod place;
 mod root;
 mod scan;
+mod witness;
 
 pub use look::{DirMarkers, Look, MetRedirect, dir_markers, look};
 pub use place::{Place, Stat, metacopy_named, metacopy_of, supports_acl};
 pub use root::{Layer, LayerId, clone_common_mount};
 pub use scan::{ListEntry, Listing, Readable, has_whiteout_xattr, scan};
+pub use witness::Witness;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::listing::Merged;
 use crate::attr::Kind;
-use crate::layer::LayerId;
+use crate::layer::{LayerId, Witness};
 use crate::name::{KeptName, Name, NameBuf};
 
 /// The smallest cookie of a name; 1 and 2 are those of `.` and `..`.
@@ -107,6 +107,10 @@ pub struct Found {
     pub hint: Option<u64>,
 }
 
+/// What the parts of a directory in lowers looked like when they were listed; none where nobody will
+/// ask. `None` for a part that was not there.
+pub type Witnesses = Arc<[(LayerId, Option<Witness>)]>;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Index {
@@ -120,6 +124,8 @@ pub struct Index {
     version: u64,
     /// Where there are objects with an origin marker.
     pub impure: Impure,
+    /// By which it can be told that a lower was changed since.
+    pub witnesses: Witnesses,
 }
 
 /// Which parts of a directory hold objects that were copied up, or say so.
@@ -142,6 +148,7 @@ impl Index {
             total: None,
             version: 0,
             impure: Impure::default(),
+            witnesses: Witnesses::default(),
         }
     }
 

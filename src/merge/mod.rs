@@ -8,6 +8,6 @@ mod listing;
 mod stack;
 
 pub use cache::{CacheSize, DirIndex, IndexCache};
-pub use index::{COOKIE_FIRST, Entry, Found, Impure, Index, Top};
+pub use index::{COOKIE_FIRST, Entry, Found, Impure, Index, Top, Witnesses};
 pub use listing::merge;
 pub use stack::{RealPath, Stack};

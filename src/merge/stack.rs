@@ -80,6 +80,11 @@ impl Stack {
         self.extent == Extent::Settled
     }
 
+    /// Whether a redirect is known to say where its parts lie.
+    pub fn is_redirected(&self) -> bool {
+        self.extent == Extent::Redirected || self.ways.is_some()
+    }
+
     /// Where the part in `layer` lies, if that is not under the directory's own name in the part of
     /// its parent.
     pub fn way(&self, layer: LayerId) -> Option<&RealPath> {

@@ -208,7 +208,11 @@ impl Union {
     ) -> Result<(Arc<OwnedFd>, RealId, u64), Errno> {
         self.with_place(inode, |place| {
             let id = inode.id();
-            let fd = place.open_quiet(mode)?;
+            let fd = match place.open_quiet(mode) {
+                // An object of another kind has the name now.
+                Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(Errno::STALE),
+                result => result?,
+            };
             let stat = Stat::at(fd.as_fd(), b"")?;
             if self.real_id(id.layer, &stat) != id {
                 return Err(Errno::STALE); // another object has the name now

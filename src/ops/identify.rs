@@ -295,6 +295,10 @@ impl Union {
             stat,
         } = known;
         let kind = stat.attr.kind;
+        let candidates = match &top {
+            Top::Dir(layers) if !redirected && self.may_change() => Some(layers.clone()),
+            _ => None,
+        };
         let stack = match top {
             Top::Dir(layers) if redirected => Some(Stack::candidates(layers).redirected()),
             Top::Dir(layers) => Some(Stack::candidates(layers)),
@@ -329,6 +333,9 @@ impl Union {
         let inode = self.table.find_or_insert((id, kind), wanted, make, update);
         if let Some(lower) = lower_id {
             self.table.also(lower, &inode);
+        }
+        if let Some(layers) = candidates {
+            self.restack(&inode, &layers);
         }
         (inode, added)
     }

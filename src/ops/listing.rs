@@ -15,7 +15,8 @@ use crate::tree::{Dir, Inode, ROOT};
 impl Union {
     /// The merged listing of `dir`, from memory or read now.
     pub(super) fn index(&self, dir: &Arc<Inode>) -> Result<Arc<DirIndex>> {
-        if let Some(index) = self.indexes.get(dir.ino) {
+        let known = self.indexes.get(dir.ino);
+        if let Some(index) = known.filter(|index| self.is_current(dir, index)) {
             self.counters.index_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(index);
         }
@@ -30,11 +31,19 @@ impl Union {
     /// The same for a caller that holds the directory's change lock.
     pub(super) fn index_locked(&self, dir: &Arc<Inode>) -> Result<Arc<DirIndex>> {
         if let Some(index) = self.indexes.get(dir.ino) {
-            return Ok(index);
+            if self.is_current(dir, &index) {
+                return Ok(index);
+            }
+            self.drop_listing(dir);
         }
         self.counters.index_misses.fetch_add(1, Ordering::Relaxed);
         let own = dir.dir().ok_or(Errno::NOTDIR)?;
+        // Before they are listed: what is changed meanwhile is to be found out.
+        let mut witnesses = self.watch(dir, own.stack().layers());
         let listings = self.list_parts(dir, own)?;
+        if own.stack().is_redirected() {
+            witnesses = self.watch(dir, own.stack().layers());
+        }
         let mut impure = Impure::default();
         for (layer, _) in listings.iter().filter(|(_, l)| l.impure) {
             match Some(*layer) == self.upper_id() {
@@ -42,7 +51,8 @@ impl Union {
                 false => impure.lower = true,
             }
         }
-        let index = Index::new(self.cookie_key(), impure, merge(listings, self.upper_id()));
+        let mut index = Index::new(self.cookie_key(), impure, merge(listings, self.upper_id()));
+        index.witnesses = witnesses;
         Ok(self.indexes.insert(dir.ino, index))
     }
 

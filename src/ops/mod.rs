@@ -16,6 +16,7 @@ mod config;
 mod control;
 mod copy_up;
 mod create;
+mod current;
 mod dir;
 mod file;
 mod hard_link;
@@ -30,6 +31,7 @@ mod metadata_copy;
 mod open;
 mod place;
 mod redirect;
+mod refresh;
 mod relocate;
 mod remove;
 mod rename;
@@ -40,7 +42,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -54,6 +56,7 @@ pub use dir::DirItem;
 pub use file::{WriteHow, Written};
 pub use ioctl::IoctlReply;
 pub use lookup::Entry;
+pub use refresh::{Outdated, Refreshed};
 pub use rename::RenameMode;
 pub use report::{Inspect, LayerReport, OpStats, Role, Stats};
 pub use statfs::StatFs;
@@ -111,6 +114,8 @@ pub struct Union {
     writable: bool,
     /// Nobody else changes the layers: what they once said holds.
     lasting: bool,
+    /// Somebody said once that the layers were changed.
+    refreshed: AtomicBool,
     redirects: Redirects,
     table: Table,
     indexes: IndexCache,

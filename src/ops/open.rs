@@ -69,6 +69,7 @@ impl Union {
             verity: config.metacopy.verity,
             writable: !config.read_only,
             lasting: !config.changing_layers,
+            refreshed: std::sync::atomic::AtomicBool::new(false),
             redirects: Redirects::of(config.redirect_dir, upper.as_ref()),
             table: Table::new(root, devices),
             ids: config.ids.clone(),

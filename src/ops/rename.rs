@@ -144,10 +144,10 @@ impl Union {
         };
         let found = self.find_same(dir, name, source)?;
         let new_found = self.expect_target(&to)?;
-        if source.kind == Kind::Dir && is_below(new_dir, source) {
+        if source.kind == Kind::Dir && new_dir.is_within(source) {
             return Err(Errno::INVAL.into());
         }
-        if target.is_some_and(|t| t.kind == Kind::Dir && is_below(dir, t)) {
+        if target.is_some_and(|t| t.kind == Kind::Dir && dir.is_within(t)) {
             // The target holds the source: not empty, and its lock is held already.
             return Err(match mode {
                 RenameMode::Exchange => Errno::INVAL.into(),
@@ -188,7 +188,7 @@ impl Union {
         if a.ino == b.ino {
             return Ok((self.lock_dir(a)?, None));
         }
-        let a_first = is_below(b, a) || (!is_below(a, b) && a.ino < b.ino);
+        let a_first = b.is_within(a) || (!a.is_within(b) && a.ino < b.ino);
         let (first, second) = if a_first { (a, b) } else { (b, a) };
         Ok((self.lock_dir(first)?, Some(self.lock_dir(second)?)))
     }
@@ -399,19 +399,5 @@ fn check_kinds(source: &Inode, target: Option<&Arc<Inode>>, mode: RenameMode) ->
             }
         }
         _ => Ok(()),
-    }
-}
-
-/// Whether `dir` is `ancestor` or lies below it.
-fn is_below(dir: &Arc<Inode>, ancestor: &Inode) -> bool {
-    let mut at = Arc::clone(dir);
-    loop {
-        if at.ino == ancestor.ino {
-            return true;
-        }
-        match at.parent() {
-            Some((parent, _)) => at = parent,
-            None => return false,
-        }
     }
 }

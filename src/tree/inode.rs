@@ -345,6 +345,27 @@ impl Inode {
         Some((Arc::clone(&alias.parent), NameBuf::from(&alias.name)))
     }
 
+    /// How many directories lie above it.
+    pub fn depth(&self) -> usize {
+        let above = std::iter::successors(self.parent(), |(parent, _)| parent.parent());
+        above.count()
+    }
+
+    /// Whether it is `ancestor` or lies below it.
+    pub fn is_within(&self, ancestor: &Inode) -> bool {
+        let mut at = self.parent();
+        if self.ino == ancestor.ino {
+            return true;
+        }
+        while let Some((parent, _)) = at {
+            if parent.ino == ancestor.ino {
+                return true;
+            }
+            at = parent.parent();
+        }
+        false
+    }
+
     /// The path in the view, for a person.
     pub fn path(&self) -> String {
         let mut parts = Vec::new();

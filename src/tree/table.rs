@@ -191,6 +191,11 @@ impl Table {
         self.displaced.shrink_to_fit();
     }
 
+    /// All that are live, in no particular order.
+    pub fn all(&self) -> Vec<Arc<Inode>> {
+        self.by_number.iter().map(|e| Arc::clone(&e)).collect()
+    }
+
     /// How many inodes are live.
     pub fn len(&self) -> usize {
         self.by_number.len()

@@ -129,7 +129,7 @@ fn an_upper_in_use() {
 #[test]
 fn control_commands_want_a_mount_of_ours() {
     let lab = Lab::new();
-    for command in ["umount", "inspect", "stats", "sync"] {
+    for command in ["umount", "inspect", "stats", "sync", "refresh"] {
         lab.run(&format!("{command} nope"))
             .fails(1, &["nope", "no such file"]);
         lab.run(&format!("{command} m"))
@@ -137,6 +137,26 @@ fn control_commands_want_a_mount_of_ours() {
         lab.run(&format!("{command} /proc"))
             .fails(1, &["not a unionmount mount", "proc"]);
     }
+}
+
+#[test]
+fn a_refresh_of_what_is_not_in_the_mount() {
+    let lab = Lab::new();
+    lab.run("--lower l1 m").succeeds();
+    for path in ["/proc", "../l1", "/"] {
+        lab.run(&format!("refresh m {path}"))
+            .fails(1, &["is not in", "below it"]);
+    }
+    let said = lab.run("refresh m one").succeeds();
+    assert_eq!(said, "forgot directories: 0, other objects: 1\n");
+    let said = lab.run("refresh --json m missing/deep").succeeds();
+    assert_eq!(said, "{\"directories\":1,\"others\":1}\n");
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        let mut command = lab.command("setpriv", "--reuid=65534 --regid=65534 --clear-groups");
+        command.args([crate::lab::PROGRAM, "refresh", "m"]);
+        outcome(command).fails(1, &["no permission", "m"]);
+    }
+    lab.run("umount m").succeeds();
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn help_and_version() {
         assert!(help.contains(part), "{part}");
     }
     assert!(help.lines().all(|line| line.len() <= 100), "{help}");
-    for command in ["mount", "umount", "inspect", "stats", "sync"] {
+    for command in ["mount", "umount", "inspect", "stats", "sync", "refresh"] {
         assert!(
             lab.run(&format!("{command} --help"))
                 .succeeds()

@@ -162,6 +162,11 @@ impl Lab {
         }
     }
 
+    /// From now on the test itself changes the lowers.
+    pub fn lowers_may_change(&mut self) {
+        self.lowers_before = Some(Vec::new());
+    }
+
     /// The mounted subject.
     pub fn subject(&self) -> &Subject {
         &self.subject
@@ -269,9 +274,16 @@ impl Lab {
     /// Runs a control command of our program on the mount.
     #[track_caller]
     pub fn control(&self, command: &str) -> serde_json::Value {
+        self.control_with(command, &[])
+    }
+
+    /// The same with further arguments behind the mountpoint.
+    #[track_caller]
+    pub fn control_with(&self, command: &str, more: &[&str]) -> serde_json::Value {
         let done = Command::new(subject::program())
             .arg(command)
             .arg(self.mnt())
+            .args(more)
             .arg("--json")
             .output()
             .unwrap();

@@ -29,7 +29,7 @@ pub use snapshot::{Look, Reading, Snapshot};
 pub use subject::{
     Layers, Subject, finished, is_alive, output, processes_about, program, wait_gone,
 };
-pub use sys::{Errno, Res};
+pub use sys::{Errno, Map, Res};
 
 /// Asserts that a call fails with the errno given by its bare name.
 #[macro_export]

@@ -14,6 +14,7 @@
 mod kit;
 
 mod attributes;
+mod changing;
 mod copy_up;
 mod data;
 mod deviations;
