@@ -37,7 +37,7 @@ use tree::Rules;
 
 const PLAIN: Rules = Rules {
     dot_wh_is_reserved: false,
-    lower_dirs_move: false,
+    lower_dirs_move: true,
 };
 
 /// Mounted with other arguments each time.
