@@ -92,7 +92,8 @@ impl Union {
                 None
             };
             let redirected = self.is_redirected(&found.top, origin.is_some(), &place)?;
-            let known = self.identify_upper(id, &stat, &place, origin)?;
+            let lower = || self.lower_count(dir, name, id.layer, origin.as_ref());
+            let known = self.identify_upper(id, &stat, &place, origin.as_ref(), lower)?;
             return Ok(Some(Known {
                 redirected,
                 ..known
@@ -139,20 +140,21 @@ impl Union {
         id: RealId,
         stat: &Stat,
         place: &Place,
-        origin: Option<Origin>,
+        origin: Option<&Origin>,
+        lower: impl FnOnce() -> Option<u32>,
     ) -> Result<Known> {
         let natural = self.table.devices().wanted(id.dev, id.ino);
         let remembered = self.numbers.lock().get(&id).copied();
         let wanted = remembered
-            .or_else(|| self.origin_number(origin.as_ref()?))
+            .or_else(|| self.origin_number(origin?))
             .or(natural);
         let mut link = None;
-        if let (Some(origin), Some(upper)) = (&origin, &self.upper) {
+        if let (Some(origin), Some(upper)) = (origin, &self.upper) {
             let name = origin.index_name().map(|n| NameBuf::from(n.into_bytes()));
             if let Some(name) = name.filter(|n| upper.links.find(n).is_some()) {
                 let same = upper.links.find(&name).and_then(|p| p.stat().ok());
                 if same.is_some_and(|s| s.attr.ino == stat.attr.ino) {
-                    let nlink = self.read_nlink(place, stat, None)?;
+                    let nlink = self.read_nlink(place, stat, lower)?;
                     link = Some(UnionLink {
                         nlink,
                         index_name: Some(name),
@@ -192,7 +194,7 @@ impl Union {
             return Ok(None);
         }
         let real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
-        let nlink = self.read_nlink(&indexed, &real, Some(stat.attr.nlink))?;
+        let nlink = self.read_nlink(&indexed, &real, || Some(stat.attr.nlink))?;
         Ok(Some(Known {
             id: self.real_id(upper.layer, &real),
             wanted: self.table.devices().wanted(id.dev, id.ino),
@@ -227,7 +229,12 @@ impl Union {
     }
 
     /// The link count of an indexed hard link in the view.
-    fn read_nlink(&self, place: &Place, stat: &Stat, lower: Option<u32>) -> Result<u32> {
+    fn read_nlink(
+        &self,
+        place: &Place,
+        stat: &Stat,
+        lower: impl FnOnce() -> Option<u32>,
+    ) -> Result<u32> {
         let mut stored = None;
         for namespace in Namespace::ALL {
             let value = place.get_xattr(namespace.name(Marker::Nlink).as_bytes())?;
@@ -242,10 +249,29 @@ impl Union {
             Some(Nlink {
                 base: Base::Lower,
                 difference,
-            }) => lower.map_or(real - 1, i64::from) + difference,
+            }) => lower().map_or(real - 1, i64::from) + difference,
             None => real - 1,
         };
         Ok(u32::try_from(nlink.max(1)).unwrap_or(u32::MAX))
+    }
+
+    /// The link count of the lower object that was copied up from under this very name. Counts are
+    /// relative to it for a moment while a name gets its link in the upper: a crash may leave that.
+    fn lower_count(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        upper: LayerId,
+        origin: Option<&Origin>,
+    ) -> Option<u32> {
+        let stack = dir.dir()?.stack();
+        let mut lowers = stack.layers().iter().filter(|layer| **layer != upper);
+        lowers.find_map(|&layer| {
+            let fd = self.dir_fd(dir, layer).ok()?;
+            let stat = Stat::at(fd.as_fd(), name).ok()?;
+            let found = self.origin_of(layer, &Place::At(fd, name.into()));
+            (found.is_some() && found.as_ref() == origin).then_some(stat.attr.nlink)
+        })
     }
 
     /// What the origin marker of a copy of an object in a lower is.

@@ -122,8 +122,12 @@ impl Upper {
         if attr.kind != Kind::Symlink {
             set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
         }
-        set_times(&to, SetTime::To(attr.atime), SetTime::To(attr.mtime))
-            .while_doing(|| "copy the times")?;
+        // What is cut short has changed: a crash may come before the cut itself says so.
+        let mtime = match source.content {
+            Content::File { len, .. } if len < attr.size => SetTime::Now,
+            _ => SetTime::To(attr.mtime),
+        };
+        set_times(&to, SetTime::To(attr.atime), mtime).while_doing(|| "copy the times")?;
         let fd = match to {
             Place::File(fd) => Some(fd),
             Place::At(..) | Place::Fd(_) => None,

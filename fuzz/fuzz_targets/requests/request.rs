@@ -238,9 +238,15 @@ impl Request {
                 value,
                 flags,
             } => {
-                drop(union.setxattr(ino(*n), attribute(*name), value, u32::from(flags % 4)));
+                drop(union.setxattr(
+                    caller,
+                    ino(*n),
+                    attribute(*name),
+                    value,
+                    u32::from(flags % 4),
+                ));
             }
-            Request::RemoveXattr(n, a) => drop(union.removexattr(ino(*n), attribute(*a))),
+            Request::RemoveXattr(n, a) => drop(union.removexattr(caller, ino(*n), attribute(*a))),
             _ => drop(union.statfs()),
         }
     }
