@@ -28,6 +28,7 @@ mod memory;
 mod metacopy;
 mod mounting;
 mod names;
+mod nested;
 mod numbers;
 mod objects;
 mod opaque;
