@@ -62,6 +62,58 @@ fn deletions_as_attributes_are_as_safe() {
     );
 }
 
+#[test]
+fn metadata_only_copies_are_as_safe() {
+    kill_under_writers(&["--metacopy", "on"], Durability::Acknowledged, kills(30));
+}
+
+/// In the middle of copying the data of a file whose attributes alone were copied up before.
+#[test]
+fn killed_while_data_follows_a_metadata_only_copy() {
+    let size = 24 << 20;
+    let mut random = fastrand::Rng::new();
+    let mut lab = Lab::new().lower(&format!("f f pattern={size}")).upper("");
+    let want = sys::get(lab.lower_dir(0).join("f")).unwrap();
+    let marker = "trusted.overlay.metacopy";
+    let mut interrupted = 0;
+    for round in 0..kills(12) {
+        lab = lab.mount_as(&Subject::ours(&["--metacopy", "on"]));
+        sys::chmod(lab.at("f"), 0o600).unwrap();
+        assert!(sys::getxattr(lab.in_upper("f"), marker).is_ok());
+        let killed = AtomicBool::new(false);
+        let patience = Duration::from_micros(random.u64(0..25_000));
+        let appended = std::thread::scope(|scope| {
+            let (path, killed) = (lab.at("f"), &killed);
+            let writer = scope.spawn(move || match sys::append(path, b"!") {
+                Err(errno) if !killed.load(Ordering::SeqCst) => panic!("{errno:?}"),
+                done => done.is_ok(),
+            });
+            std::thread::sleep(patience);
+            killed.store(true, Ordering::SeqCst);
+            kill_daemon(&mut lab);
+            writer.join().unwrap()
+        });
+        interrupted += usize::from(!appended);
+        lab.remount_as(&Subject::KernelWith(
+            "metacopy=on,redirect_dir=on,index=on,xino=on".to_owned(),
+        ));
+        let found = sys::get(lab.at("f")).unwrap();
+        let (data, more) = found.split_at(size);
+        assert!(data == want, "round {round}: {appended}");
+        assert!(
+            more == b"!" || (more.is_empty() && !appended),
+            "round {round}"
+        );
+        lab.umount();
+        // And from the start.
+        for dir in [lab.upper_dir(), lab.work_dir()] {
+            sys::remove_tree(&dir).unwrap();
+            sys::mkdir(&dir, 0o755).unwrap();
+        }
+    }
+    assert!(interrupted > 0, "no copy was interrupted");
+}
+
 fn kill_under_writers(arguments: &[&str], durability: Durability, rounds: usize) {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");

@@ -384,6 +384,45 @@ fn markers_that_any_user_can_write() {
     assert_eq!(sys::text(lab.at("f")), "text");
 }
 
+/// This kernel may know no fs-verity: what can be said of data without it.
+#[test]
+fn digests_are_checked() {
+    if skip() {
+        return;
+    }
+    let digest = "\\x00\\x24\\x00\\x01".to_owned() + &"\\x07".repeat(32);
+    let top = format!(
+        "f with size=4 trusted.overlay.metacopy={digest}\nf without size=4 trusted.overlay.metacopy="
+    );
+    let lab = Lab::new()
+        .lower(&top)
+        .lower("f with text\nf without text\nf plain text");
+    let mut lab = lab.upper("");
+    for (mode, with, without) in [
+        ("off", true, true),
+        ("on", false, true),
+        ("require", false, false),
+    ] {
+        lab = lab.mount_as(&Subject::ours(&["--verity", mode]));
+        for (name, works) in [("with", with), ("without", without)] {
+            let read = sys::get(lab.at(name));
+            assert_eq!(
+                read == Ok(b"text".to_vec()),
+                works,
+                "{mode} {name}: {read:?}"
+            );
+            assert!(works || read == Err(Errno(libc::EIO)), "{mode} {name}");
+        }
+        assert_eq!(sys::text(lab.at("plain")), "text");
+        lab.umount();
+    }
+    // A copy of attributes would have no digest: the data comes along.
+    lab = lab.mount_as(&Subject::ours(&["--verity", "require"]));
+    sys::chmod(lab.at("plain"), 0o600).unwrap();
+    assert!(!is_metacopy(lab.in_upper("plain")));
+    assert_eq!(sys::text(lab.at("plain")), "text");
+}
+
 /// Writing takes capabilities, setuid and times away; bringing data must not.
 #[test]
 fn bringing_data_keeps_everything_else() {

@@ -17,6 +17,8 @@ use crate::kit::{
 const ORDER: Ordering = Ordering::SeqCst;
 const FILES: usize = 320;
 const DIRS: usize = 8;
+/// Marks copies without data.
+const METACOPY: &str = "trusted.overlay.metacopy";
 /// What is appended to some of the files.
 const MORE: &[u8] = b"this came later";
 
@@ -132,6 +134,8 @@ impl File {
 struct Machine {
     scratch: Scratch,
     files: Vec<File>,
+    /// All files are copied without their data before the machine crashes while that follows.
+    late: bool,
     /// Those who serve the union, if it is mounted.
     daemons: Option<Vec<u32>>,
     /// The loop device under the filesystem of the upper, if that is mounted.
@@ -155,9 +159,20 @@ impl Machine {
         Machine {
             scratch,
             files,
+            late: false,
             daemons: None,
             device: None,
         }
+    }
+
+    /// One whose files are all appended to, long after their attributes were changed.
+    fn late() -> Machine {
+        let mut machine = Machine::new();
+        machine.late = true;
+        for file in &mut machine.files {
+            file.change = Change::Append;
+        }
+        machine
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -327,6 +342,9 @@ impl Machine {
                 if sys::lstat(&path) == Err(Errno(libc::ENOENT)) {
                     continue;
                 }
+                if sys::getxattr(&path, METACOPY).is_ok() {
+                    continue; // its data is still that of the lower
+                }
                 held += 1;
                 let fault = file.fault(&path);
                 faults.extend(fault.map(|why| format!("{name}, {:?}: {why}", file.change)));
@@ -423,8 +441,15 @@ impl Machine {
         random: &mut fastrand::Rng,
     ) -> (String, Vec<String>, usize) {
         self.format(kind.mkfs, kind.megabytes);
-        let arguments: &[&str] = if volatile { &["--volatile"] } else { &[] };
-        self.mount(&Subject::ours(arguments));
+        let mut arguments = vec!["--metacopy", if self.late { "on" } else { "off" }];
+        arguments.extend(volatile.then_some("--volatile"));
+        self.mount(&Subject::ours(&arguments));
+        if self.late {
+            for file in &self.files {
+                sys::setxattr(self.mnt().join(&file.path), "user.a", b"1", 0).unwrap();
+            }
+            run(Command::new("sync").arg("-f").arg(self.path("fs")));
+        }
         assert_eq!(self.relies_on_order(), kind.ordered && !volatile);
         let target = random.usize(FILES / 8..FILES * 7 / 8);
         let delay = Duration::from_micros(random.u64(0..1500));
@@ -488,6 +513,23 @@ fn a_crash_of_ext4_leaves_copies_whole() {
         machine.expect_found_out(&EXT4, crash);
     }
     machine.expect_safe(&EXT4, &[Flushed, Sudden, Flushed, Sudden, Sudden]);
+}
+
+/// Metadata-only copies are whole, or still such copies, when the machine crashes while they get their
+/// data: it is on disk before the marker goes.
+#[test]
+fn a_crash_of_ext4_leaves_metadata_only_copies_whole() {
+    use Crash::{Flushed, Sudden};
+    let mut machine = Machine::late();
+    machine.expect_found_out(&EXT4, Flushed);
+    machine.expect_safe(&EXT4, &[Flushed, Sudden, Sudden]);
+}
+
+/// The same where the data is synced.
+#[test]
+fn a_crash_of_xfs_leaves_metadata_only_copies_whole() {
+    let mut machine = Machine::late();
+    machine.expect_safe(&XFS, &[Crash::Flushed]);
 }
 
 /// There is no order to rely on.
