@@ -47,6 +47,7 @@ fn seed(n: u64) {
 
 fn plan(subject: Subject, seed: u64, ops: u64) -> Plan {
     Plan {
+        kernel: Subject::Kernel,
         subject,
         seed,
         ops,
@@ -99,6 +100,40 @@ fn with_no_caching_at_all() {
     if Subject::default().is_ours() {
         run(&plan(Subject::ours(&["--timeout", "0"]), 103, 3000));
     }
+}
+
+/// Changes of attributes, renames and links copy no data on either side, and each goes on with the
+/// metadata-only copies of the other. UNIONMOUNT_ORACLE_OPS are those of all four seeds here.
+fn with_metacopies(seed: u64) {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let options = "metacopy=on,redirect_dir=on,index=on,xino=on";
+    let ops = number("UNIONMOUNT_ORACLE_OPS").unwrap_or(8000);
+    run(&Plan {
+        kernel: Subject::KernelWith(options.to_owned()),
+        ..plan(Subject::ours(&["--metacopy", "on"]), seed, ops.div_ceil(4))
+    });
+}
+
+#[test]
+fn with_metacopies_1() {
+    with_metacopies(201);
+}
+
+#[test]
+fn with_metacopies_2() {
+    with_metacopies(202);
+}
+
+#[test]
+fn with_metacopies_3() {
+    with_metacopies(203);
+}
+
+#[test]
+fn with_metacopies_4() {
+    with_metacopies(204);
 }
 
 /// The harness itself: kernel overlayfs must not differ from kernel overlayfs.
