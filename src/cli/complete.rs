@@ -12,7 +12,9 @@ use super::values::dirs;
 use super::{complain, print};
 use crate::error::best_effort;
 use crate::ids::IdMaps;
-use crate::ops::{Completed, Config, Durability, RedirectDir, Union, UpperConfig, WhiteoutChoice};
+use crate::ops::{
+    Completed, Config, Durability, Origins, RedirectDir, Union, UpperConfig, WhiteoutChoice,
+};
 
 /// How often somebody who waits is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -54,6 +56,7 @@ pub(crate) fn unmounted(args: &CompleteArgs) -> Result<ExitCode, Failure> {
             work,
             whiteout: WhiteoutChoice::Found,
             durability: Durability::Synced,
+            origins: Origins::Named,
         }),
         read_only: false,
         redirect_dir,

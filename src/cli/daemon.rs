@@ -27,7 +27,9 @@ use super::render;
 use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
-use crate::ops::{Config, Durability, Inspect, RedirectDir, Union, VerityMode, WhiteoutChoice};
+use crate::ops::{
+    Config, Durability, Inspect, Origins, RedirectDir, Union, VerityMode, WhiteoutChoice,
+};
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
 
@@ -312,6 +314,7 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
         add(true, format!("redirect_dir={mode}"));
     }
     if let Some(upper) = &plan.config.upper {
+        add(upper.origins == Origins::Anonymous, "uuid=off".to_owned());
         let form = match upper.whiteout {
             WhiteoutChoice::Auto => "auto",
             WhiteoutChoice::CharDev => "chardev",

@@ -49,6 +49,7 @@ pub(crate) enum Setting {
     Writeback,
     Whiteout,
     RedirectDir,
+    Uuid,
     Io,
     AllowOther,
     FsName,
@@ -91,6 +92,9 @@ impl Setting {
             Setting::Writeback => "`--writeback`; off unless said, in fuse-overlayfs on",
             Setting::Whiteout => "`--whiteout`",
             Setting::RedirectDir => "`--redirect-dir`",
+            Setting::Uuid => {
+                "`off`: markers in the upper do not name filesystems; what else is said of it has no effect"
+            }
             Setting::Io => "`--io`",
             Setting::AllowOther => "`--allow-other`",
             Setting::FsName => "what mountinfo shows as the source",
@@ -277,7 +281,7 @@ const OVERLAYFS: &[Row] = &[
         Moot("numbers are distinct across devices always, see docs/SEMANTICS.md"),
     ),
     ("index", Moot("hard links are indexed always")),
-    ("uuid", Moot("nothing here depends on it")),
+    ("uuid", Ours(S::Uuid)),
     ("override_creds", Moot("the daemon acts as itself")),
     ("nooverride_creds", Moot("the daemon acts as itself")),
     ("metacopy", Ours(S::Metacopy)),

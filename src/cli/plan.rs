@@ -14,7 +14,7 @@ use super::owners::Owners;
 use super::values::{choice, dirs, dirs_and_data, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
-use crate::ops::{Config, Durability, RedirectDir, UpperConfig, WhiteoutChoice};
+use crate::ops::{Config, Durability, Origins, RedirectDir, UpperConfig, WhiteoutChoice};
 
 /// Under which name the program was called, and so whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,6 +142,7 @@ struct Draft {
     work: Option<OsString>,
     whiteout: WhiteoutChoice,
     redirect_dir: RedirectDir,
+    origins: Origins,
     durability: Durability,
     cache_size: u64,
     owners: Owners,
@@ -168,6 +169,7 @@ impl Default for Draft {
             work: None,
             whiteout: WhiteoutChoice::Auto,
             redirect_dir: RedirectDir::Auto,
+            origins: Origins::Named,
             durability: Durability::Synced,
             cache_size: Config::CACHE_SIZE,
             owners: Owners::default(),
@@ -286,6 +288,7 @@ impl Draft {
             Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
             Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
             Setting::RedirectDir => self.redirect_dir = redirects(choice(word, &needed()?)?),
+            Setting::Uuid => self.origins = origins(&needed()?)?,
             Setting::Io => self.serve.io = io_mode(choice(word, &needed()?)?),
             Setting::AllowOther => self.allow_other = true,
             Setting::FsName => self.fs_name = Some(words::unescape(&needed()?)),
@@ -425,6 +428,7 @@ impl Draft {
                 work: work.into(),
                 whiteout: self.whiteout,
                 durability: self.durability,
+                origins: self.origins,
             }),
             (Some(_), None) => {
                 return Err(Failure::Usage(
@@ -535,6 +539,17 @@ fn whiteout(form: Whiteout) -> WhiteoutChoice {
         Whiteout::Chardev => WhiteoutChoice::CharDev,
         Whiteout::Xattr => WhiteoutChoice::Xattr,
         Whiteout::File => WhiteoutChoice::File,
+    }
+}
+
+/// What the kernel's `uuid=` says of markers.
+fn origins(word: &OsStr) -> Result<Origins, Failure> {
+    match word.as_encoded_bytes() {
+        b"off" => Ok(Origins::Anonymous),
+        b"null" | b"auto" | b"on" => Ok(Origins::Named),
+        _ => Err(Failure::Usage(format!(
+            "{word:?} is not a value of uuid (use off, null, auto or on)"
+        ))),
     }
 }
 

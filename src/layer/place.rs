@@ -156,6 +156,19 @@ impl Place {
         }
     }
 
+    /// The value of a marker, in whichever namespace it is.
+    ///
+    /// # Errors
+    /// Those of getxattr(2) but `ENODATA` and `EOPNOTSUPP`.
+    pub fn marker(&self, marker: Marker) -> Result<Option<Vec<u8>>, Errno> {
+        for namespace in Namespace::ALL {
+            if let Some(value) = self.get_xattr(namespace.name(marker).as_bytes())? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
     /// The value of extended attribute `name`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::handles::Handles;
 use super::place::{Place, Stat};
 use super::scan::Readable;
 use crate::error::{Errno, SetupError};
@@ -32,8 +33,8 @@ pub struct Layer {
     pub dev: u64,
     /// Magic number of its filesystem.
     pub magic: u64,
-    /// UUID of its filesystem; zeros if unknown.
-    pub uuid: [u8; 16],
+    /// What names its objects on disk.
+    pub handles: Handles,
     /// `root` is a mount of our own, so that what is mounted inside the layer does not show.
     pub private_mount: bool,
 }
@@ -76,7 +77,7 @@ impl Layer {
             wh_files,
             dev: stat.dev,
             magic: statfs.f_type as u64,
-            uuid: crate::sys::ioctl::fs_uuid(readable.as_fd()),
+            handles: Handles::of(readable, &stat, &statfs),
             root: Arc::new(root),
             private_mount,
         })
@@ -119,21 +120,10 @@ impl Layer {
         Ok(fd)
     }
 
-    /// Which form the file handles of this layer's filesystem have.
-    pub fn handle_format(&self) -> HandleFormat {
-        match self.magic {
-            0xEF53 => HandleFormat::Ino32,
-            0x5846_5342 => HandleFormat::Xfs,
-            0x9123_683E => HandleFormat::Btrfs,
-            0x0102_1994 => HandleFormat::Tmpfs,
-            _ => HandleFormat::Unknown,
-        }
-    }
-
     /// Whether its filesystem keeps for good when an object was made. (kernel overlayfs does not: there
     /// it changes with a copy-up.)
     pub fn tells_birth(&self) -> bool {
-        self.handle_format() != HandleFormat::Unknown
+        self.handles.format != HandleFormat::Unknown
     }
 
     /// Whether its filesystem is known to list every extended attribute that it has: others answer

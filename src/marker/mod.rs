@@ -4,6 +4,7 @@
 //! says whose.
 
 pub mod acl;
+pub mod copied_from;
 pub mod metacopy;
 pub mod nlink;
 pub mod opaque;

@@ -87,6 +87,43 @@ impl Origin {
         Some(name)
     }
 
+    /// The marker that is behind the name of an entry of `work/index`; `None` if that is no such name.
+    pub fn from_index_name(name: &[u8]) -> Option<Origin> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let (pairs, []) = name.as_chunks::<2>() else {
+            return None;
+        };
+        let bytes: Option<Vec<u8>> = pairs
+            .iter()
+            .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+            .collect();
+        Origin::decode(&bytes?).filter(|o| o.index_name().is_some_and(|n| n.as_bytes() == name))
+    }
+
+    /// The same without the filesystem, as the kernel writes it with `uuid=off`.
+    #[must_use]
+    pub fn anonymous(&self) -> Origin {
+        Origin {
+            uuid: [0; 16],
+            ..self.clone()
+        }
+    }
+
+    /// Whether it does not say which filesystem it is of.
+    pub fn is_anonymous(&self) -> bool {
+        self.uuid == [0; 16]
+    }
+
+    /// The id of the subvolume that a handle of btrfs names.
+    pub fn subvolume(&self) -> Option<u64> {
+        let bytes = self.handle.get(8..16)?.try_into().ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    }
+
     /// The inode number inside the handle, if its form is known.
     pub fn inode_number(&self, format: HandleFormat) -> Option<u64> {
         let u32_at = |at: usize| -> Option<u64> {
@@ -130,7 +167,12 @@ mod tests {
         assert_eq!(Origin::decode(&bytes), Some(origin.clone()));
         assert_eq!(origin.inode_number(HandleFormat::Ino32), Some(4711));
         assert_eq!(origin.inode_number(HandleFormat::Unknown), None);
-        assert!(origin.index_name().unwrap().starts_with("00fb1d0001"));
+        let name = origin.index_name().unwrap();
+        assert!(name.starts_with("00fb1d0001"));
+        assert_eq!(Origin::from_index_name(name.as_bytes()), Some(origin));
+        for other in ["", "0", "#5", "00fb", &name.to_uppercase(), &name[..56]] {
+            assert_eq!(Origin::from_index_name(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

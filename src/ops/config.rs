@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ids::IdMaps;
-pub use crate::upper::Durability;
+pub use crate::upper::{Durability, Origins};
 
 /// Layers and behaviour of one union.
 #[derive(Debug, Clone)]
@@ -99,6 +99,8 @@ pub struct UpperConfig {
     pub whiteout: WhiteoutChoice,
     /// What is made safe from a crash of the machine.
     pub durability: Durability,
+    /// What the markers of copies say of the filesystem that they came from.
+    pub origins: Origins,
 }
 
 impl UpperConfig {
@@ -109,6 +111,7 @@ impl UpperConfig {
             work,
             whiteout: WhiteoutChoice::default(),
             durability: Durability::default(),
+            origins: Origins::default(),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Union {
         if self.real_id(old.layer, &stat) != old || stat.attr.kind != Kind::Dir {
             return Err(Errno::STALE.into());
         }
-        let origin = self.origin_of(old.layer, &place);
+        let origin = self.origin_for(upper, old.layer, &place);
         let Copied {
             mut staged,
             has_origin,
@@ -92,7 +92,7 @@ impl Union {
             staged.publish_new(dir_fd, &name)
         })?;
         let new = self.real_id(upper.layer, &copy);
-        self.remember_number(new, dir.ino, origin.as_ref().filter(|_| has_origin));
+        self.remember_number(dir, old, new, origin.as_ref().filter(|_| has_origin));
         let stack = own.stack().with_upper(upper.layer);
         let top = Top::Dir(stack.layers().into());
         let landing = Landing {
@@ -230,11 +230,13 @@ impl Union {
             Kind::File => Some(self.lower_file(upper, inode, &place, &stat, want)?),
             _ => None,
         };
-        let origin = self.origin_of(old.layer, &place);
+        let origin = self.origin_for(upper, old.layer, &place);
         let linked = stat.attr.nlink > 1 && !inode.is_removed();
         let index_name = linked
             .then(|| self.free_index_name(upper, origin.as_ref()))
             .flatten();
+        // A hard link that is not in the index is no more what its other names are, as in the kernel.
+        let origin = origin.filter(|_| !linked || index_name.is_some());
         let mut markers = origin_marker(origin.as_ref());
         if index_name.is_some() {
             markers.extend(self.link_markers(old.layer, stat.attr.nlink));
@@ -255,7 +257,7 @@ impl Union {
             }),
         };
         let origin = origin.filter(|_| copied.has_origin);
-        self.remember_number(landing.new, inode.ino, origin.as_ref());
+        self.remember_number(inode, old, landing.new, origin.as_ref());
         match &landing.link {
             Some(UnionLink {
                 index_name: Some(name),

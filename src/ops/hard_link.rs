@@ -10,40 +10,15 @@ use std::sync::atomic::Ordering;
 use super::Union;
 use super::copy_up::{Landing, set_alias_layer};
 use crate::error::{Errno, Result, WhileDoing, best_effort};
-use crate::layer::{LayerId, Place, Stat};
+use crate::layer::{Place, Stat};
 use crate::marker::nlink::{Base, Nlink};
-use crate::marker::origin::Origin;
 use crate::marker::xattr::Marker;
 use crate::merge::Top;
-use crate::name::{Name, NameBuf};
+use crate::name::Name;
 use crate::tree::{Alias, Inode, UnionLink};
 use crate::upper::{Staged, Upper};
 
 impl Union {
-    /// The name in the index of a lower inode, unless it is taken: by the same inode seen in
-    /// another layer, which stays another file.
-    pub(super) fn free_index_name(
-        &self,
-        upper: &Upper,
-        origin: Option<&Origin>,
-    ) -> Option<NameBuf> {
-        let name = NameBuf::from(origin?.index_name()?.into_bytes());
-        upper.links.find(&name).is_none().then_some(name)
-    }
-
-    /// The markers of a copied-up inode with `nlink` names that has one link, in the index.
-    pub(super) fn link_markers(&self, layer: LayerId, nlink: u32) -> Vec<(Marker, Vec<u8>)> {
-        let difference = i64::from(nlink) - 1;
-        let count = Nlink {
-            base: Base::Upper,
-            difference,
-        }
-        .encode();
-        let mut markers = vec![(Marker::Nlink, count.into_bytes())];
-        markers.extend(self.root_handle(layer).map(|root| (Marker::Layer, root)));
-        markers
-    }
-
     /// Publishes the copy of a hard link in the index, where all its names lead; then, as far as
     /// that is possible, also under the name through which it is being changed.
     pub(super) fn publish_indexed(

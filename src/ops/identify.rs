@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 
 use super::Union;
 use super::lookup::Count;
+use super::origin::Lower;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::{LayerId, Place, Stat, has_whiteout_xattr};
-use crate::marker::nlink::{Base, Nlink};
 use crate::marker::origin::Origin;
-use crate::marker::xattr::{Marker, Namespace};
 use crate::merge::{DirIndex, Found, Stack, Top};
-use crate::name::{Name, NameBuf};
+use crate::name::Name;
 use crate::tree::{Alias, DataAt, Inode, RealId, UnionLink};
 
 /// What registering an object has found out.
@@ -92,8 +91,11 @@ impl Union {
                 None
             };
             let redirected = self.is_redirected(&found.top, origin.is_some(), &place)?;
-            let lower = || self.lower_count(dir, name, id.layer, origin.as_ref());
-            let known = self.identify_upper(id, &stat, &place, origin.as_ref(), lower)?;
+            let mut known = self.identify_upper(id, &stat, &place, origin.as_ref())?;
+            if origin.is_none() && known.wanted.is_none() {
+                known.wanted = self.merged_number(dir, name, &found.top, &place)?;
+            }
+            known.wanted = known.wanted.or(self.table.devices().wanted(id.dev, id.ino));
             return Ok(Some(Known {
                 redirected,
                 ..known
@@ -121,48 +123,28 @@ impl Union {
         }))
     }
 
-    /// The origin marker of an upper object.
-    pub(super) fn read_origin(&self, place: &Place) -> Result<Option<Origin>> {
-        for namespace in Namespace::ALL {
-            match place.get_xattr(namespace.name(Marker::Origin).as_bytes()) {
-                Ok(Some(value)) => return Ok(Origin::decode(&value)),
-                // An object that its owner may not read (and the daemon is no more than that).
-                Ok(None) | Err(Errno::ACCESS) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    /// An upper object: its number and link count come from the lower it was copied from.
+    /// An upper object: its number (if it does not have its own) and link count come from the lower it
+    /// was copied from.
     fn identify_upper(
         &self,
         id: RealId,
         stat: &Stat,
         place: &Place,
         origin: Option<&Origin>,
-        lower: impl FnOnce() -> Option<u32>,
     ) -> Result<Known> {
-        let natural = self.table.devices().wanted(id.dev, id.ino);
-        let remembered = self.numbers.lock().get(&id).copied();
-        let wanted = remembered
-            .or_else(|| self.origin_number(origin?))
-            .or(natural);
         let mut link = None;
-        if let (Some(origin), Some(upper)) = (origin, &self.upper) {
-            let name = origin.index_name().map(|n| NameBuf::from(n.into_bytes()));
-            if let Some(name) = name.filter(|n| upper.links.find(n).is_some()) {
-                let same = upper.links.find(&name).and_then(|p| p.stat().ok());
-                if same.is_some_and(|s| s.attr.ino == stat.attr.ino) {
-                    let nlink = self.read_nlink(place, stat, lower)?;
-                    link = Some(UnionLink {
-                        nlink,
-                        index_name: Some(name),
-                    });
-                }
-            }
+        if let (Some(origin), Some(upper)) = (origin, &self.upper)
+            && let Some((name, indexed)) = self.index_entry(&upper.links, origin)
+            && indexed.stat().is_ok_and(|s| s.attr.ino == stat.attr.ino)
+        {
+            link = Some(UnionLink {
+                nlink: self.read_nlink(place, stat, Lower::Marked(origin))?,
+                index_name: Some(name),
+            });
         }
-        let alias_layer = id.layer;
+        let remembered = self.numbers.lock().get(&id).copied();
+        let wanted =
+            remembered.or_else(|| self.origin_number(origin?, stat.attr.kind, link.is_some()));
         Ok(Known {
             id,
             wanted,
@@ -170,7 +152,7 @@ impl Union {
             link,
             has_origin: origin.is_some(),
             redirected: false,
-            alias_layer,
+            alias_layer: id.layer,
             data: self.data_at(place, stat),
             stat: *stat,
         })
@@ -184,17 +166,17 @@ impl Union {
         let Some(origin) = self.origin_of(id.layer, place) else {
             return Ok(None);
         };
-        let Some(name) = origin.index_name().map(|n| NameBuf::from(n.into_bytes())) else {
-            return Ok(None);
-        };
-        let Some(indexed) = upper.links.find(&name) else {
+        let Some((name, indexed)) = self.index_entry(&upper.links, &origin) else {
             return Ok(None);
         };
         if !self.came_from(id.layer, &indexed)? {
             return Ok(None);
         }
         let real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
-        let nlink = self.read_nlink(&indexed, &real, || Some(stat.attr.nlink))?;
+        if real.attr.kind != stat.attr.kind {
+            return Ok(None);
+        }
+        let nlink = self.read_nlink(&indexed, &real, Lower::Found(stat.attr.nlink))?;
         Ok(Some(Known {
             id: self.real_id(upper.layer, &real),
             wanted: self.table.devices().wanted(id.dev, id.ino),
@@ -209,94 +191,6 @@ impl Union {
             data: self.data_at(&indexed, &real),
             stat: real,
         }))
-    }
-
-    /// Whether an indexed hard link was copied up from `layer`; where nothing says so (the kernel
-    /// wrote it), it was.
-    fn came_from(&self, layer: LayerId, indexed: &Place) -> Result<bool> {
-        for namespace in Namespace::ALL {
-            if let Some(root) = indexed.get_xattr(namespace.name(Marker::Layer).as_bytes())? {
-                return Ok(self.root_handle(layer).is_none_or(|own| own == root));
-            }
-        }
-        Ok(true)
-    }
-
-    /// What names the root of a layer on disk.
-    pub(super) fn root_handle(&self, layer: LayerId) -> Option<Vec<u8>> {
-        let root = self.layer(layer).ok()?.root_place();
-        self.origin_of(layer, &root)?.encode()
-    }
-
-    /// The link count of an indexed hard link in the view.
-    fn read_nlink(
-        &self,
-        place: &Place,
-        stat: &Stat,
-        lower: impl FnOnce() -> Option<u32>,
-    ) -> Result<u32> {
-        let mut stored = None;
-        for namespace in Namespace::ALL {
-            let value = place.get_xattr(namespace.name(Marker::Nlink).as_bytes())?;
-            stored = stored.or(value.and_then(|v| Nlink::decode(&v)));
-        }
-        let real = i64::from(stat.attr.nlink);
-        let nlink = match stored {
-            Some(Nlink {
-                base: Base::Upper,
-                difference,
-            }) => real + difference,
-            Some(Nlink {
-                base: Base::Lower,
-                difference,
-            }) => lower().map_or(real - 1, i64::from) + difference,
-            None => real - 1,
-        };
-        Ok(u32::try_from(nlink.max(1)).unwrap_or(u32::MAX))
-    }
-
-    /// The link count of the lower object that was copied up from under this very name. Counts are
-    /// relative to it for a moment while a name gets its link in the upper: a crash may leave that.
-    fn lower_count(
-        &self,
-        dir: &Arc<Inode>,
-        name: &Name,
-        upper: LayerId,
-        origin: Option<&Origin>,
-    ) -> Option<u32> {
-        let stack = dir.dir()?.stack();
-        let mut lowers = stack.layers().iter().filter(|layer| **layer != upper);
-        lowers.find_map(|&layer| {
-            let fd = self.dir_fd(dir, layer).ok()?;
-            let stat = Stat::at(fd.as_fd(), name).ok()?;
-            let found = self.origin_of(layer, &Place::At(fd, name.into()));
-            (found.is_some() && found.as_ref() == origin).then_some(stat.attr.nlink)
-        })
-    }
-
-    /// What the origin marker of a copy of an object in a lower is.
-    pub(super) fn origin_of(&self, layer: LayerId, place: &Place) -> Option<Origin> {
-        let layer = self.layer(layer).ok()?;
-        let handle = match place {
-            Place::At(dir, name) => crate::sys::handle::handle_at(dir.as_fd(), name),
-            Place::Fd(fd) | Place::File(fd) => crate::sys::handle::handle_at(fd.as_fd(), b""),
-        };
-        let handle = handle.ok()?;
-        let handle_type = u8::try_from(handle.kind).ok()?;
-        Some(Origin {
-            uuid: layer.uuid,
-            handle_type,
-            handle: handle.bytes,
-        })
-    }
-
-    /// The number of the object that an origin marker names, if its layer is among ours.
-    pub(super) fn origin_number(&self, origin: &Origin) -> Option<u64> {
-        let layer = self.layers.iter().skip(1).find(|l| l.uuid == origin.uuid)?;
-        let ino = origin.inode_number(layer.handle_format())?;
-        self.table
-            .devices()
-            .wanted(self.table.devices().index(layer.dev), ino)
     }
 
     /// Makes (or finds) the inode of an object and gives it this name; whether it did not have the

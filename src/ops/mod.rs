@@ -29,6 +29,7 @@ mod memory;
 mod metacopy;
 mod metadata_copy;
 mod open;
+mod origin;
 mod place;
 mod redirect;
 mod refresh;
@@ -49,7 +50,8 @@ use parking_lot::Mutex;
 pub use attr::{SetAttr, TimeChange};
 pub use complete::{Completed, Failed};
 pub use config::{
-    Config, Durability, MetacopyConfig, RedirectDir, UpperConfig, VerityMode, WhiteoutChoice,
+    Config, Durability, MetacopyConfig, Origins, RedirectDir, UpperConfig, VerityMode,
+    WhiteoutChoice,
 };
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
@@ -65,7 +67,6 @@ use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
 use crate::ids::IdMaps;
 use crate::layer::{Layer, LayerId, supports_acl};
-use crate::marker::origin::Origin;
 use crate::merge::IndexCache;
 use crate::name::Name;
 use crate::tree::{DataAt, FdCache, Inode, RealId, Table};
@@ -171,13 +172,6 @@ impl Union {
     fn upper(&self) -> Result<&Upper> {
         let upper = self.upper.as_ref().filter(|_| self.writable);
         upper.ok_or(Error::from(Errno::ROFS))
-    }
-
-    /// Remembers the number of an upper object whose origin marker does not lead to it.
-    fn remember_number(&self, id: RealId, ino: u64, origin: Option<&Origin>) {
-        if origin.and_then(|o| self.origin_number(o)) != Some(ino) {
-            self.numbers.lock().insert(id, ino);
-        }
     }
 
     /// The id of the writable layer, if there is one.

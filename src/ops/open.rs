@@ -8,7 +8,7 @@ use super::redirect::Redirects;
 use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice};
 use crate::attr::Kind;
 use crate::error::SetupError;
-use crate::layer::{Layer, LayerId};
+use crate::layer::{Layer, LayerId, compare_handles};
 use crate::marker::whiteout::{Dialect, WhFiles};
 use crate::merge::{IndexCache, Stack};
 use crate::tree::{Devices, FdCache, Inode, ROOT, RealId, Table};
@@ -38,6 +38,11 @@ impl Union {
                 .map_err(|_| SetupError::new("cannot mount: more than 65535 layers"))?;
             data_layers.push(Layer::open(id, path, WhFiles::Plain)?);
         }
+        compare_handles(
+            layers
+                .get_mut(usize::from(upper.is_some())..)
+                .unwrap_or_default(),
+        );
         let Some(top) = layers.first() else {
             return Err(SetupError::new(
                 "cannot mount: no layer given (--lower DIR)",
@@ -108,6 +113,7 @@ fn open_upper(given: &UpperConfig, read_only: bool) -> Result<(Upper, Layer), Se
             WhiteoutChoice::PreferFile => Form::PreferFile,
         },
         durability: given.durability,
+        origins: given.origins,
         read_only,
     })
 }

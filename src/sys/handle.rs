@@ -1,6 +1,6 @@
-//! name_to_handle_at(2): the kernel's persistent name of an object.
+//! name_to_handle_at(2) and open_by_handle_at(2): the kernel's persistent name of an object.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -64,4 +64,35 @@ pub fn handle_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<FileHandle, Errno> 
         kind: raw.kind,
         bytes,
     })
+}
+
+/// Opens (`O_PATH`) the object with a handle on the filesystem of `mount`, a descriptor that is not
+/// `O_PATH`.
+///
+/// # Errors
+/// `ESTALE` if it is gone; `EPERM` without `CAP_DAC_READ_SEARCH`; `EOPNOTSUPP`.
+pub fn open_by_handle(mount: BorrowedFd<'_>, handle: &FileHandle) -> Result<OwnedFd, Errno> {
+    let mut raw = RawHandle {
+        bytes: handle.bytes.len() as u32,
+        kind: handle.kind,
+        data: [0; MAX_HANDLE],
+    };
+    let room = raw.data.get_mut(..handle.bytes.len()).ok_or(Errno::INVAL)?;
+    room.copy_from_slice(&handle.bytes);
+    let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: `raw` is in the layout of struct file_handle, its bytes lie within, and it outlives the
+    // call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            &raw mut raw,
+            flags,
+        )
+    };
+    if fd < 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    // SAFETY: the call just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }

@@ -3,20 +3,35 @@
 //! The kernel's format (index=on): one hard link to each upper inode, named by the hex of the origin
 //! marker of the lower inode. A name that still lies in the lower leads here by its file handle,
 //! also after a remount or when memory forgot, so that all names stay one file.
+//!
+//! With `nfs_export=on` the kernel also keeps entries for directories there (directories), and
+//! whiteouts for what was removed. Those are left alone, and lead nowhere.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::workdir::{entries, make_dir, open_dir};
+use super::workdir::{entries, make_dir, open_dir, remove_tree};
+use crate::attr::Kind;
 use crate::error::{Errno, best_effort};
 use crate::layer::Place;
 use crate::marker::nlink::{Base, Nlink};
-use crate::marker::xattr::{Marker, Namespace};
+use crate::marker::origin::Origin;
+use crate::marker::xattr::Marker;
 use crate::name::{Name, NameBuf};
+
+/// What the origin markers of copies say of the filesystem that they came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origins {
+    /// Its UUID.
+    #[default]
+    Named,
+    /// Nothing: the kernel's `uuid=off`.
+    Anonymous,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -32,13 +47,23 @@ struct Inner {
     /// The directory; not made before it is needed.
     dir: Option<Arc<OwnedFd>>,
     /// What is in it.
-    names: HashSet<NameBuf>,
+    entries: HashMap<NameBuf, Entry>,
+}
+
+/// What an entry of the index is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// A hard link of an upper inode that was copied from the inode that the name says.
+    Link,
+    /// What is not for us, or cannot be understood: it leads nowhere, and stays.
+    Foreign,
+    /// Nothing needs it: what a crash left, an inode without a name, an inode that was copied from
+    /// another one than the name says. The kernel removes it too.
+    Rubbish,
 }
 
 impl LinkIndex {
-    /// Reads the index in the workdir, if there is one.
-    /// Unless `read_only`, entries of inodes that have lost their last name are removed: a crash
-    /// came between the two.
+    /// Reads the index in the workdir, if there is one. Unless `read_only`, rubbish is removed.
     pub(super) fn open(
         workdir: OwnedFd,
         name: &'static str,
@@ -48,10 +73,17 @@ impl LinkIndex {
         match crate::layer::Stat::at(workdir.as_fd(), name.as_bytes()) {
             Ok(_) => {
                 let dir = open_dir(workdir.as_fd(), name.as_bytes())?;
-                inner.names = entries(dir.as_fd())?.into_iter().collect();
                 let dir = Arc::new(dir);
-                if !read_only {
-                    inner.names.retain(|name| !removed_orphan(&dir, name));
+                for name in entries(dir.as_fd())? {
+                    let mut entry = judge(&dir, &name);
+                    if entry == Entry::Rubbish {
+                        let gone = || remove_tree(dir.as_fd(), &name);
+                        if !read_only && best_effort("clean the link index", gone()).is_some() {
+                            continue;
+                        }
+                        entry = Entry::Foreign;
+                    }
+                    inner.entries.insert(name, entry);
                 }
                 inner.dir = Some(dir);
             }
@@ -68,7 +100,12 @@ impl LinkIndex {
 
     /// Whether nothing was ever copied up as a hard link: lookups need not ask.
     pub fn is_empty(&self) -> bool {
-        self.inner.read().names.is_empty()
+        self.inner.read().entries.is_empty()
+    }
+
+    /// Whether no entry can be made under that name.
+    pub fn is_taken(&self, name: &Name) -> bool {
+        self.inner.read().entries.contains_key(name)
     }
 
     /// A number that changes with every change, so that a lookup can tell that it was overtaken.
@@ -79,7 +116,9 @@ impl LinkIndex {
     /// Where the upper inode of an entry lies.
     pub fn find(&self, name: &Name) -> Option<Place> {
         let inner = self.inner.read();
-        inner.names.get(name)?;
+        if *inner.entries.get(name)? != Entry::Link {
+            return None;
+        }
         inner
             .dir
             .as_ref()
@@ -105,7 +144,7 @@ impl LinkIndex {
 
     /// Notes an entry that was published.
     pub fn note(&self, name: &Name) {
-        self.inner.write().names.insert(name.into());
+        self.inner.write().entries.insert(name.into(), Entry::Link);
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -115,29 +154,44 @@ impl LinkIndex {
     /// Those of unlink(2).
     pub fn remove(&self, name: &Name) -> Result<(), Errno> {
         let dir = self.dir()?;
-        self.inner.write().names.remove(name);
+        self.inner.write().entries.remove(name);
         self.changes.fetch_add(1, Ordering::SeqCst);
         rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())
     }
 }
 
-/// Removes an entry if its inode has no name left in the view; whether it did.
-fn removed_orphan(dir: &Arc<OwnedFd>, name: &Name) -> bool {
+/// What an entry is, by the rules of the kernel (`ovl_verify_index`).
+fn judge(dir: &Arc<OwnedFd>, name: &Name) -> Entry {
+    if name.starts_with(b"#") {
+        return Entry::Rubbish; // the kernel builds what it links here
+    }
+    let Some(says) = Origin::from_index_name(name) else {
+        return Entry::Foreign;
+    };
     let place = Place::at(Arc::clone(dir), name);
-    let Ok(stat) = place.stat() else { return false };
-    let count = Namespace::ALL.iter().find_map(|namespace| {
-        let value = place
-            .get_xattr(namespace.name(Marker::Nlink).as_bytes())
-            .ok()??;
-        Nlink::decode(&value)
-    });
-    let names = match count {
+    let Ok(stat) = place.stat() else {
+        return Entry::Foreign;
+    };
+    let whiteout = stat.attr.kind == Kind::CharDev && stat.attr.rdev == 0;
+    if stat.attr.kind == Kind::Dir || whiteout {
+        return Entry::Foreign;
+    }
+    let origin = |value: &[u8]| Origin::decode(value);
+    match place
+        .marker(Marker::Origin)
+        .map(|value| value.and_then(|v| origin(&v)))
+    {
+        Ok(Some(origin)) if origin == says => {}
+        Ok(Some(_)) => return Entry::Rubbish,
+        Ok(None) | Err(_) => return Entry::Foreign,
+    }
+    // A count relative to the lower is only there while a name is being added.
+    let count = place.marker(Marker::Nlink).ok().flatten();
+    match count.and_then(|value| Nlink::decode(&value)) {
         Some(Nlink {
             base: Base::Upper,
             difference,
-        }) => i64::from(stat.attr.nlink) + difference,
-        _ => return false,
-    };
-    let gone = || rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
-    stat.attr.nlink == 1 && names <= 0 && best_effort("remove an orphan", gone()).is_some()
+        }) if stat.attr.nlink == 1 && difference < 0 => Entry::Rubbish,
+        _ => Entry::Link,
+    }
 }

@@ -19,6 +19,7 @@ pub use change::{SetTime, set_owner, set_perm, set_times};
 pub use copy::{Content, Copied, Source, allocate};
 pub use form::Form;
 pub use link_index::LinkIndex;
+pub use link_index::Origins;
 pub use rename::{End, Move, Target};
 pub use safety::{Durability, Safety};
 pub use stage::{New, NewKind, Staged, writable_for_a_moment};

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use super::form::{self, Form};
-use super::link_index::LinkIndex;
+use super::link_index::{LinkIndex, Origins};
 use super::probe::{Abilities, probe_reflink, probe_unnamed};
 use super::safety::{Durability, Safety};
 use crate::error::{Errno, SetupError};
@@ -35,6 +35,8 @@ pub struct UpperOptions<'a> {
     pub form: Form,
     /// What is made safe from a crash of the machine.
     pub durability: Durability,
+    /// What origin markers say.
+    pub origins: Origins,
     /// Nothing will be changed, not even the workdir.
     pub read_only: bool,
 }
@@ -66,6 +68,8 @@ pub struct Upper {
     pub reflink: bool,
     /// Copied-up hard links.
     pub links: LinkIndex,
+    /// What origin markers say.
+    pub origins: Origins,
     /// Name in `work` of the whiteout that all others are hard links of.
     pub(super) shared_whiteout: Mutex<Option<NameBuf>>,
     counter: AtomicU64,
@@ -119,6 +123,7 @@ impl Upper {
             acl,
             reflink,
             links,
+            origins: options.origins,
             shared_whiteout: Mutex::new(None),
             counter: AtomicU64::new(0),
             ids: (

@@ -311,6 +311,14 @@ impl Lab {
         (subject, lowers)
     }
 
+    /// Unmounts, and changes a lower as its owner may between two mounts.
+    #[track_caller]
+    pub fn change_lower(&mut self, n: usize, change: impl FnOnce(&Path)) {
+        self.umount();
+        change(&self.lowers[n]);
+        self.lowers_before = Some(self.read_lowers());
+    }
+
     fn read_lowers(&self) -> Vec<Snapshot> {
         let look = Look {
             dir_mtime: true,
