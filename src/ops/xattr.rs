@@ -42,7 +42,8 @@ impl Union {
             return Err(Errno::NODATA.into());
         };
         let seen = inode.xattrs.look();
-        let no_capability = *disk == *CAPABILITY && seen.has(XattrFact::NoCapability);
+        let no_capability = *disk == *CAPABILITY
+            && (seen.has(XattrFact::NoCapability) || self.list_shows_no_capability(&inode, seen));
         // Of what is in no namespace the layer says something else than that it is not there.
         let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix));
         // The kernel's own (labels, measurements) come to objects of the upper without our doing.
@@ -66,6 +67,32 @@ impl Union {
                 Ok(value)
             }
         }
+    }
+
+    /// Asks an object of a lower for all names instead of the one: engines that compare two mounts ask
+    /// for the list of every file next, and are then answered from memory.
+    fn list_shows_no_capability(&self, inode: &Arc<Inode>, seen: FactsSeen) -> bool {
+        if seen.has(XattrFact::None) || !self.remembers_lists(inode) {
+            return false;
+        }
+        let Ok(names) = self.read_place(inode, Place::list_xattrs) else {
+            return false;
+        };
+        if names.is_empty() {
+            inode.xattrs.learn(seen, XattrFact::None);
+        } else if !names.iter().any(|name| **name == *CAPABILITY) {
+            inode.xattrs.learn(seen, XattrFact::NoCapability);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Whether an object is one of a lower that tells all its attributes when it lists them: nobody
+    /// adds any.
+    fn remembers_lists(&self, inode: &Inode) -> bool {
+        let layer = inode.id().layer;
+        self.lasting && Some(layer) != self.upper_id() && self.lists_all(layer)
     }
 
     /// An attribute is not there: remembers that, and whether any other is.
@@ -94,7 +121,15 @@ impl Union {
     /// Those of listxattr(2).
     pub fn listxattr(&self, caller: Caller, ino: u64) -> Result<Vec<NameBuf>> {
         let inode = self.inode(ino)?;
+        let seen = inode.xattrs.look();
+        let lasts = self.remembers_lists(&inode);
+        if lasts && seen.has(XattrFact::None) {
+            return Ok(Vec::new());
+        }
         let names = self.read_place(&inode, Place::list_xattrs)?;
+        if lasts && names.is_empty() {
+            inode.xattrs.learn(seen, XattrFact::None);
+        }
         let view = names.iter().filter_map(|name| match shown(name) {
             OnDisk::Shown(name) => Some(name.into_owned().into_boxed_slice()),
             OnDisk::Private => None,

@@ -1,8 +1,9 @@
 //! Extended attributes and ACLs: set, listed, removed; the private ones never seen.
 
-use crate::kit::{acl, sys};
+use crate::kit::{Lab, Subject, acl, capability, sys};
 use crate::{both, for_all_users, ours};
 
+const CAPABILITY: &str = "security.capability";
 const LOWER: &str = "f f text user.a=1 user.b=2 trusted.t=3\nd d user.d=1\nl l f\np p";
 
 #[test]
@@ -223,4 +224,49 @@ fn names_of_trusted_attributes_are_for_the_privileged() {
             }
         },
     );
+}
+
+/// Engines find out what changed in an image by asking two mounts for the attributes of every file.
+/// That the daemon does not look again shows where it would see something else.
+#[test]
+fn what_an_object_of_a_lower_has_not_is_asked_of_it_once() {
+    let all = "f listed x\nf asked x\nf other x user.a=1\nf capable x\nd dir\nl link x";
+    let mut lab = Lab::new().lower(all).upper("");
+    let (capable, low) = (lab.lower_dir(0).join("capable"), lab.lower_dir(0));
+    sys::setxattr(&capable, CAPABILITY, &capability(1), 0).unwrap();
+    lab = lab.mount_as(&Subject::ours(&[]));
+    for path in ["listed", "dir", "link", "listed"] {
+        assert_eq!(sys::listxattr(lab.at(path)).unwrap(), [b""; 0], "{path}");
+    }
+    fails!(sys::getxattr(lab.at("asked"), CAPABILITY), ENODATA);
+    fails!(sys::getxattr(lab.at("other"), CAPABILITY), ENODATA);
+    assert_eq!(
+        sys::getxattr(lab.at("capable"), CAPABILITY).unwrap(),
+        capability(1)
+    );
+    for path in ["listed", "asked"] {
+        sys::setxattr(low.join(path), "user.late", b"1", 0).unwrap();
+        assert_eq!(sys::listxattr(lab.at(path)).unwrap(), [b""; 0], "{path}");
+        sys::removexattr(low.join(path), "user.late").unwrap();
+    }
+    assert_eq!(sys::listxattr(lab.at("other")).unwrap(), [b"user.a"]);
+    assert_eq!(
+        sys::listxattr(lab.at("capable")).unwrap(),
+        [CAPABILITY.as_bytes()]
+    );
+    // What is written through the mount is seen.
+    for path in ["listed", "asked", "dir"] {
+        sys::setxattr(lab.at(path), "user.new", b"1", 0).unwrap();
+        assert_eq!(
+            sys::listxattr(lab.at(path)).unwrap(),
+            [b"user.new"],
+            "{path}"
+        );
+    }
+    sys::setxattr(lab.at("other"), CAPABILITY, &capability(2), 0).unwrap();
+    assert_eq!(
+        sys::getxattr(lab.at("other"), CAPABILITY).unwrap(),
+        capability(2)
+    );
+    lab.expect_same_after_remount();
 }
