@@ -31,6 +31,8 @@ pub enum Driver {
     /// Kernel overlayfs, called by the engine itself. With redirects, for then engines find out what
     /// changed as with a `mount_program`: by comparing two mounts, not by reading the upper.
     Kernel,
+    /// Kernel overlayfs as an engine uses it by itself: it reads the upper to learn what changed.
+    KernelDirect,
     /// Our program, as `mount_program`.
     Ours,
     /// Debian's fuse-overlayfs, as `mount_program`.
@@ -108,6 +110,7 @@ impl Machine {
         let program = |path: String| format!("mount_program = {path:?}\n");
         let (more, mount_program) = match driver {
             Driver::Kernel => (",redirect_dir=on", String::new()),
+            Driver::KernelDirect => ("", String::new()),
             Driver::Ours => ("", program(path("bin/fuse-overlayfs"))),
             Driver::FuseOverlayfs => ("", program("/usr/bin/fuse-overlayfs".to_owned())),
         };

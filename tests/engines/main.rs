@@ -19,6 +19,8 @@ mod kit;
 
 mod image;
 mod layers;
+// benches/engines uses more of it.
+#[allow(dead_code)]
 mod machine;
 mod store;
 mod unions;
