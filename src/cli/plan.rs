@@ -453,6 +453,11 @@ impl Draft {
             self.flags.set(MountFlags::RDONLY);
         }
         let (metacopy, redirect_dir) = self.metacopies.finish(self.redirect_dir)?;
+        // fuse-overlayfs knows no redirects, and may be given the upper back.
+        let redirect_dir = match (who, redirect_dir) {
+            (Personality::FuseOverlayfs, RedirectDir::Auto) => RedirectDir::Off,
+            _ => redirect_dir,
+        };
         let read_only = self.flags.set.contains(MountFlags::RDONLY);
         self.serve.writeback &= !read_only;
         // The engines that speak fuse-overlayfs put a word there that means nothing.

@@ -252,7 +252,12 @@ fn unmounted_and_mounted_again_at_once() {
         silent(fuse_overlayfs(&lab, &options));
         fs::write(lab.path("m/round"), round.to_string()).unwrap();
         fs::write(lab.path("m").join(round.to_string()), "").unwrap();
-        unmount(lab.path("m"), UnmountFlags::empty()).unwrap();
+        // A child that another test has just forked holds our descriptors until it execs.
+        let end = Instant::now() + LIMIT;
+        while let Err(errno) = unmount(lab.path("m"), UnmountFlags::empty()) {
+            assert_eq!(errno, rustix::io::Errno::BUSY);
+            assert!(Instant::now() < end, "busy for {LIMIT:?}");
+        }
     }
     silent(fuse_overlayfs(&lab, &options));
     assert_eq!(fs::read_to_string(lab.path("m/round")).unwrap(), "99");
@@ -413,4 +418,22 @@ fn debugging_stays_in_the_foreground() {
     assert!(ended.status.success());
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains("serving"), "{said}");
+}
+
+/// It knows none, and may be given the upper back.
+#[test]
+fn no_redirect_is_written_for_fuse_overlayfs() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("l1/dir")).unwrap();
+    let rename = || fs::rename(lab.path("m/dir"), lab.path("m/other"));
+    let dirs = layers(&lab);
+    silent(fuse_overlayfs(&lab, &dirs));
+    assert_eq!(
+        rename().unwrap_err().raw_os_error(),
+        Some(rustix::io::Errno::XDEV.raw_os_error())
+    );
+    lab.run("umount m").succeeds();
+    silent(fuse_overlayfs(&lab, &format!("{dirs},redirect_dir=on")));
+    rename().unwrap();
+    lab.run("umount m").succeeds();
 }
