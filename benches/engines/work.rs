@@ -41,6 +41,12 @@ impl Store {
             .run(RUN, &[container, "--", "sh", "-ec", script]);
     }
 
+    /// So that nothing is written out that was written before.
+    fn sync(&self) {
+        let dir = std::fs::File::open(self.machine.path("store")).unwrap();
+        rustix::fs::syncfs(dir).unwrap();
+    }
+
     fn remove(&self, container: &str) {
         self.machine.run("buildah rm", &[container]);
     }
@@ -130,7 +136,7 @@ impl Row {
     /// Does it once; answers seconds.
     pub fn measure(&self, store: &Store) -> f64 {
         let machine = &store.machine;
-        rustix::fs::sync();
+        store.sync();
         match self.work {
             Work::Start => timed(|| {
                 machine.run(PODMAN_RUN, &["localhost/base", "true"]);
@@ -154,7 +160,7 @@ impl Row {
             Work::Commit(image, script) => {
                 let container = store.container(image);
                 store.run_in(&container, script);
-                rustix::fs::sync();
+                store.sync();
                 let took = timed(|| {
                     machine.run("buildah commit -q", &[&container, "committed"]);
                 });
