@@ -453,11 +453,6 @@ impl Draft {
             self.flags.set(MountFlags::RDONLY);
         }
         let (metacopy, redirect_dir) = self.metacopies.finish(self.redirect_dir)?;
-        // fuse-overlayfs knows no redirects, and may be given the upper back.
-        let redirect_dir = match (who, redirect_dir) {
-            (Personality::FuseOverlayfs, RedirectDir::Auto) => RedirectDir::Off,
-            _ => redirect_dir,
-        };
         let read_only = self.flags.set.contains(MountFlags::RDONLY);
         self.serve.writeback &= !read_only;
         // The engines that speak fuse-overlayfs put a word there that means nothing.
@@ -470,7 +465,7 @@ impl Draft {
                 metacopy,
                 upper,
                 read_only,
-                redirect_dir,
+                redirect_dir: redirects_for(who, redirect_dir),
                 changing_layers: self.serve.expects_changes(),
                 ids: self.owners.finish(),
                 cache_size: self.cache_size,
@@ -555,6 +550,14 @@ fn origins(word: &OsStr) -> Result<Origins, Failure> {
         _ => Err(Failure::Usage(format!(
             "{word:?} is not a value of uuid (use off, null, auto or on)"
         ))),
+    }
+}
+
+/// fuse-overlayfs knows no redirects, and may be given the upper back.
+fn redirects_for(who: Personality, redirects: RedirectDir) -> RedirectDir {
+    match (who, redirects) {
+        (Personality::FuseOverlayfs, RedirectDir::Auto) => RedirectDir::Off,
+        _ => redirects,
     }
 }
 
