@@ -110,7 +110,8 @@ fn tell(completed: &Completed, json: bool) -> Result<(), Failure> {
         }
     }
     Err(Failure::new(format!(
-        "{} metadata-only copies could not be completed (name all layers that they were made over)",
+        "{} metadata-only copies could not be completed (name all layers that they were made over, and \
+         --userxattr if their markers are user.overlay.*)",
         completed.failed
     )))
 }

@@ -336,13 +336,20 @@ fn fill(upper: &Upper, data: &Data, own: &Arc<OwnedFd>, attr: &Attr, keep: u64) 
 
 /// A metadata-only copy has its data now: takes the markers away, that of the kind first.
 fn unmark(upper: &Upper, place: &Place) -> Result<()> {
+    let remove = |namespace: Namespace, marker: Marker| -> Result<()> {
+        // Not to be asked for where there is none: who may not write a namespace may not do that.
+        match place.get_xattr(namespace.name(marker).as_bytes())? {
+            Some(_) => upper.remove_marker(place, namespace, marker),
+            None => Ok(()),
+        }
+    };
     for namespace in Namespace::ALL {
-        upper.remove_marker(place, namespace, Marker::Metacopy)?;
+        remove(namespace, Marker::Metacopy)?;
     }
     for namespace in Namespace::ALL {
         best_effort(
             "remove the redirect of a copy",
-            upper.remove_marker(place, namespace, Marker::Redirect),
+            remove(namespace, Marker::Redirect),
         );
     }
     Ok(())

@@ -29,6 +29,38 @@ fn a_user_namespace_without_a_mount_namespace() {
     outcome(command).fails(1, &["operation not permitted", "unshare -Urm"]);
 }
 
+/// Asked for, metadata-only copies work with the markers that are possible there; other mounts refuse
+/// them unless they are asked too.
+#[test]
+fn metadata_only_copies_in_a_user_namespace() {
+    let lab = Lab::new();
+    fs::write(lab.path("l1/big"), vec![b'x'; 3 << 20]).unwrap();
+    fs::write(lab.path("l1/other"), "other").unwrap();
+    let script = "
+        $U --lower l1 --upper u --work w --metacopy on m
+        chmod 600 m/one m/big && mv m/other m/moved
+        test $(stat -c %b u/big) -lt 100
+        cat m/one m/moved
+        printf + >> m/one
+        cat u/one
+        $U umount m
+        $U --lower l1 --upper u --work w m
+        cat m/moved && exit 1
+        $U umount m
+        $U complete u --lower l1 && exit 1
+        $U complete u --lower l1 --userxattr
+        cmp u/big l1/big
+        cat u/moved";
+    let outcome = lab.in_user_namespace(script);
+    assert!(outcome.stderr.contains("userxattr"), "{}", outcome.stderr);
+    let shown = outcome.succeeds();
+    assert_eq!(
+        shown,
+        "1other1+0 metadata-only copies completed (0 bytes)\n\
+         2 metadata-only copies completed (3145733 bytes)\nother"
+    );
+}
+
 /// Runs a script as a plain user. If we are root: in a mount namespace where `/dev/fuse` is open
 /// to all, as udev makes it on real machines.
 pub(crate) fn as_plain_user(lab: &Lab, script: &str) -> Outcome {
