@@ -40,15 +40,9 @@ fn union_of(layers: usize) -> (TempDir, Union) {
         fs::write(lowers[layers - 1].join(format!("d/low{n}")), "").unwrap();
     }
     let config = Config {
-        ids: unionmount::ids::IdMaps::default(),
-        data: Vec::new(),
-        metacopy: unionmount::ops::MetacopyConfig::default(),
         lowers,
-        upper: None,
         read_only: true,
-        redirect_dir: unionmount::ops::RedirectDir::default(),
-        changing_layers: false,
-        cache_size: Config::CACHE_SIZE,
+        ..Config::default()
     };
     let union = Union::open(&config).unwrap();
     (dir, union)

@@ -210,6 +210,9 @@ pub(crate) struct MountArgs {
     /// The same for groups
     #[arg(long, value_name = "RANGES")]
     pub(crate) gid_map: Option<OsString>,
+    /// Access control lists: auto, or off for mode bits alone [default: auto]
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) acl: Option<Acl>,
     /// Never sync: faster, the upper is lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,
@@ -259,6 +262,13 @@ pub(crate) enum Verity {
 pub(crate) enum Io {
     Cached,
     Direct,
+}
+
+/// `--acl`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Acl {
+    Auto,
+    Off,
 }
 
 /// `--whiteout`

@@ -11,7 +11,6 @@ use super::metacopy::Metacopies;
 use super::values::dirs;
 use super::{complain, print};
 use crate::error::best_effort;
-use crate::ids::IdMaps;
 use crate::ops::{
     Completed, Config, Durability, Origins, RedirectDir, Union, UpperConfig, WhiteoutChoice,
 };
@@ -58,11 +57,8 @@ pub(crate) fn unmounted(args: &CompleteArgs) -> Result<ExitCode, Failure> {
             durability: Durability::Synced,
             origins: Origins::Named,
         }),
-        read_only: false,
         redirect_dir,
-        changing_layers: false,
-        ids: IdMaps::default(),
-        cache_size: Config::CACHE_SIZE,
+        ..Config::default()
     });
     let union = union.map_err(|e| Failure::new(e.to_string()))?;
     let completed = to_the_end(|| {

@@ -28,7 +28,7 @@ use super::shutdown;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
 use crate::ops::{
-    Config, Durability, Inspect, Origins, RedirectDir, Union, VerityMode, WhiteoutChoice,
+    AclMode, Config, Durability, Inspect, Origins, RedirectDir, Union, VerityMode, WhiteoutChoice,
 };
 use crate::sys::daemon::{Forked, fork};
 use crate::sys::signal::{self, Blocked};
@@ -300,6 +300,7 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
             add(true, text);
         }
     }
+    add(plan.config.acl == AclMode::Off, "acl=off".to_owned());
     if let Some(timeout) = plan.serve.timeout {
         add(true, format!("timeout={}", timeout.as_secs_f64()));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::mount::MountFlags;
 
-use super::args::{Io, LogLevel, MountArgs, OnOff, Redirects, Whiteout};
+use super::args::{Acl, Io, LogLevel, MountArgs, OnOff, Redirects, Whiteout};
 use super::environment::Environment;
 use super::failure::Failure;
 use super::metacopy::Metacopies;
@@ -14,7 +14,7 @@ use super::owners::Owners;
 use super::values::{choice, dirs, dirs_and_data, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
-use crate::ops::{Config, Durability, Origins, RedirectDir, UpperConfig, WhiteoutChoice};
+use crate::ops::{AclMode, Config, Durability, Origins, RedirectDir, UpperConfig, WhiteoutChoice};
 
 /// Under which name the program was called, and so whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +146,7 @@ struct Draft {
     durability: Durability,
     cache_size: u64,
     owners: Owners,
+    acl: AclMode,
     serve: ServeOptions,
     allow_other: bool,
     foreground: bool,
@@ -173,6 +174,7 @@ impl Default for Draft {
             durability: Durability::Synced,
             cache_size: Config::CACHE_SIZE,
             owners: Owners::default(),
+            acl: AclMode::Auto,
             serve: ServeOptions::default(),
             allow_other: false,
             foreground: false,
@@ -285,6 +287,14 @@ impl Draft {
             }
             Setting::SquashToUid => self.owners.squash_users(word, &needed()?)?,
             Setting::SquashToGid => self.owners.squash_groups(word, &needed()?)?,
+            Setting::Acl if value.is_none() => self.acl = AclMode::Auto,
+            Setting::Acl => self.acl = acl_mode(choice(word, &needed()?)?),
+            Setting::NoAcl => {
+                self.acl = match switch(word, value.as_deref())? {
+                    true => AclMode::Off,
+                    false => AclMode::Auto,
+                }
+            }
             Setting::Writeback => self.serve.writeback = switch(word, value.as_deref())?,
             Setting::Whiteout => self.whiteout = whiteout(choice(word, &needed()?)?),
             Setting::RedirectDir => self.redirect_dir = redirects(choice(word, &needed()?)?),
@@ -360,6 +370,9 @@ impl Draft {
         }
         if let Some(map) = &args.gid_map {
             self.owners.map_groups("--gid-map", map)?;
+        }
+        if let Some(mode) = args.acl {
+            self.acl = acl_mode(mode);
         }
         if let Some(io) = args.io {
             self.serve.io = io_mode(io);
@@ -468,6 +481,7 @@ impl Draft {
                 redirect_dir: redirects_for(who, redirect_dir),
                 changing_layers: self.serve.expects_changes(),
                 ids: self.owners.finish(),
+                acl: self.acl,
                 cache_size: self.cache_size,
             },
             mountpoint,
@@ -567,6 +581,13 @@ fn redirects(mode: Redirects) -> RedirectDir {
         Redirects::Off => RedirectDir::Off,
         Redirects::Follow => RedirectDir::Follow,
         Redirects::Nofollow => RedirectDir::NoFollow,
+    }
+}
+
+fn acl_mode(mode: Acl) -> AclMode {
+    match mode {
+        Acl::Auto => AclMode::Auto,
+        Acl::Off => AclMode::Off,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub redirect_dir: RedirectDir,
     /// How owners are shown and stored.
     pub ids: IdMaps,
+    /// Whether access control lists are in force.
+    pub acl: AclMode,
     /// Bytes that listings kept in memory may take.
     pub cache_size: u64,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             changing_layers: false,
             redirect_dir: RedirectDir::default(),
             ids: IdMaps::default(),
+            acl: AclMode::default(),
             cache_size: Config::CACHE_SIZE,
         }
     }
@@ -86,6 +89,16 @@ pub enum VerityMode {
     On,
     /// So are copies without.
     Require,
+}
+
+/// Whether access control lists are in force (`--acl`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AclMode {
+    /// Where the upper can hold them; in a read-only union, where any layer can.
+    #[default]
+    Auto,
+    /// Never: mode bits alone count, and are shown so that nobody gains a right by that.
+    Off,
 }
 
 /// The writable layer.

@@ -10,6 +10,7 @@
 //!
 //! Lookups and reads hold none of 1 to 4 over I/O, but for the first listing of a directory.
 
+mod acl;
 mod attr;
 mod complete;
 mod config;
@@ -50,7 +51,7 @@ use parking_lot::Mutex;
 pub use attr::{SetAttr, TimeChange};
 pub use complete::{Completed, Failed};
 pub use config::{
-    Config, Durability, MetacopyConfig, Origins, RedirectDir, UpperConfig, VerityMode,
+    AclMode, Config, Durability, MetacopyConfig, Origins, RedirectDir, UpperConfig, VerityMode,
     WhiteoutChoice,
 };
 pub use create::{NewObject, Perm};
@@ -66,7 +67,7 @@ pub use statfs::StatFs;
 use crate::attr::Kind;
 use crate::error::{Errno, Error, Result};
 use crate::ids::IdMaps;
-use crate::layer::{Layer, LayerId, supports_acl};
+use crate::layer::{Layer, LayerId};
 use crate::merge::IndexCache;
 use crate::name::Name;
 use crate::tree::{DataAt, FdCache, Inode, RealId, Table};
@@ -121,6 +122,7 @@ pub struct Union {
     table: Table,
     indexes: IndexCache,
     ids: IdMaps,
+    lists: acl::Lists,
     /// Directories of layers, `O_PATH`, by number of the view's directory and layer.
     dir_fds: FdCache<(u64, LayerId), OwnedFd>,
     /// Regular files, by number.
@@ -182,14 +184,6 @@ impl Union {
     /// Whether anything can be changed.
     pub fn is_writable(&self) -> bool {
         self.writable && self.upper.is_some()
-    }
-
-    /// Whether access control lists work in the layer that is written, or in any if none is.
-    pub fn has_acls(&self) -> bool {
-        match &self.upper {
-            Some(upper) => upper.acl,
-            None => self.layers.iter().any(|l| supports_acl(&l.root_place())),
-        }
     }
 
     /// How many bytes a change of the object would first have to copy, for it is a file of a lower or

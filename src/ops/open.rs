@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::acl::Lists;
 use super::redirect::Redirects;
 use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice};
 use crate::attr::Kind;
@@ -78,6 +79,11 @@ impl Union {
             redirects: Redirects::of(config.redirect_dir, upper.as_ref()),
             table: Table::new(root, devices),
             ids: config.ids.clone(),
+            lists: Lists::of(
+                config.acl,
+                upper.as_ref().filter(|_| !config.read_only),
+                &layers,
+            ),
             indexes: IndexCache::new(config.cache_size),
             dir_fds: FdCache::new((limit / 8).clamp(8, 1024)),
             file_fds: FdCache::new((limit / 8).clamp(8, 512)),

@@ -270,9 +270,10 @@ impl Union {
     }
 
     /// The attributes of `inode` in the view, from those of its real object.
-    pub(super) fn view_attr(&self, inode: &Inode, stat: &Stat) -> Attr {
+    pub(super) fn view_attr(&self, inode: &Arc<Inode>, stat: &Stat) -> Attr {
         let mut attr = stat.attr;
         attr.ino = inode.ino;
+        attr.perm = self.shown_perm(inode, attr.perm);
         attr.uid = self.ids.users.shown(attr.uid);
         attr.gid = self.ids.groups.shown(attr.gid);
         if attr.perm & 0o6000 != 0 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 
+use super::acl::is_acl;
 use super::{Caller, Union};
 use crate::error::{Errno, Result};
 use crate::ids::IdMaps;
@@ -20,10 +21,6 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 /// What attributes are named that any layer may have.
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-
-fn is_acl(name: &[u8]) -> bool {
-    name == acl::ACCESS || name == acl::DEFAULT
-}
 
 impl Union {
     /// Whether an attribute changes what the kernel has cached of the object's mode: access control
@@ -41,14 +38,16 @@ impl Union {
         let Ok(disk) = on_disk(name) else {
             return Err(Errno::NODATA.into());
         };
+        self.refuse_list(name)?;
         let seen = inode.xattrs.look();
-        let no_capability = *disk == *CAPABILITY
-            && (seen.has(XattrFact::NoCapability) || self.list_shows_no_capability(&inode, seen));
+        let absent = *disk == *CAPABILITY
+            && (seen.has(XattrFact::NoCapability) || self.list_shows_no_capability(&inode, seen))
+            || name == acl::ACCESS && seen.has(XattrFact::NoAcl);
         // Of what is in no namespace the layer says something else than that it is not there.
-        let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix));
+        let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix)) || is_acl(name);
         // The kernel's own (labels, measurements) come to objects of the upper without our doing.
         let theirs = disk.starts_with(b"security.") && Some(inode.id().layer) == self.upper_id();
-        if no_capability || (known && !theirs && seen.has(XattrFact::None)) {
+        if absent || (known && !theirs && seen.has(XattrFact::None)) {
             return Err(Errno::NODATA.into());
         }
         match self.read_place(&inode, |place| place.xattr(&disk)) {
@@ -67,6 +66,14 @@ impl Union {
                 Ok(value)
             }
         }
+    }
+
+    /// Where access control lists are not in force nobody can see or change them.
+    fn refuse_list(&self, name: &[u8]) -> Result<()> {
+        if is_acl(name) && !self.has_acls() {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        Ok(())
     }
 
     /// Asks an object of a lower for all names instead of the one: engines that compare two mounts ask
@@ -107,6 +114,8 @@ impl Union {
             && self.read_place(inode, Place::has_no_xattr) == Ok(true)
         {
             inode.xattrs.learn(seen, XattrFact::None);
+        } else if *disk == *acl::ACCESS {
+            inode.xattrs.learn(seen, XattrFact::NoAcl);
         }
     }
 
@@ -134,6 +143,7 @@ impl Union {
             OnDisk::Shown(name) => Some(name.into_owned().into_boxed_slice()),
             OnDisk::Private => None,
         });
+        let view = view.filter(|name| self.has_acls() || !is_acl(name));
         let mut view: Vec<NameBuf> = view.collect();
         let trusted = |name: &NameBuf| name.starts_with(b"trusted.");
         if view.iter().any(trusted) && !Privileges::of(caller.pid).cap_sys_admin {
@@ -157,6 +167,7 @@ impl Union {
         self.upper()?;
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
+        self.refuse_list(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let mut value = Cow::Borrowed(value);
         if is_acl(name) && !self.ids.is_identity() {
@@ -186,6 +197,7 @@ impl Union {
         self.upper()?;
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
+        self.refuse_list(name)?;
         if Some(inode.id().layer) != self.upper_id() {
             match self.getxattr(ino, name) {
                 // Removing a list that is not there succeeds, as on other filesystems.

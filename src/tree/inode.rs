@@ -175,11 +175,13 @@ pub enum XattrFact {
     None = 1,
     /// It has no `security.capability`.
     NoCapability = 2,
+    /// It has no access control list.
+    NoAcl = 4,
 }
 
 impl XattrFacts {
     /// Facts, and the number of changes so far in the bits above.
-    const MASK: u16 = 3;
+    const MASK: u16 = 7;
 
     /// What is known now.
     pub fn look(&self) -> FactsSeen {

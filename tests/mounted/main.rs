@@ -13,6 +13,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod acls;
 mod attributes;
 mod changing;
 mod copy_up;

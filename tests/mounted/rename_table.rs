@@ -121,9 +121,18 @@ const KINDS: [Kind; 18] = [
 
 const FLAGS: [u32; 3] = [0, libc::RENAME_NOREPLACE, libc::RENAME_EXCHANGE];
 
-/// The union as it is compared: directories that lie in one layer are moved by neither.
-fn subjects() -> [Subject; 2] {
-    [Subject::Kernel, Subject::with(&["--redirect-dir", "off"])]
+/// Who is compared: both rename directories that have a part in a lower, or both do not.
+type Pair = [Subject; 2];
+
+fn with_redirects() -> Pair {
+    [Subject::Kernel, Subject::with(&[])]
+}
+
+fn without_redirects() -> Pair {
+    [
+        Subject::KernelWithoutRedirects,
+        Subject::with(&["--redirect-dir", "off"]),
+    ]
 }
 
 struct Case<'a> {
@@ -153,7 +162,7 @@ fn cases(flags: &[u32]) -> Vec<Case<'_>> {
 
 /// Runs all cases, each in a directory of its own; `from` and `to` are the directories of the two
 /// names in it.
-fn compare(flags: &[u32], [from, to]: [&str; 2]) {
+fn compare(pair: Pair, flags: &[u32], [from, to]: [&str; 2]) {
     let cases = cases(flags);
     let at = |n: usize, dir: &str, name: &str| format!("c{n}/{dir}/{name}");
     let mut lower = String::new();
@@ -164,7 +173,7 @@ fn compare(flags: &[u32], [from, to]: [&str; 2]) {
         lower += &case.to.lower.replace('@', &at(n, to, "t"));
         lower += "\n";
     }
-    let [kernel, ours] = subjects().map(|subject| {
+    let [kernel, ours] = pair.map(|subject| {
         let mut lab = Lab::new().lower(&lower).upper("").mount_as(&subject);
         let mut answers = Vec::new();
         for (n, case) in cases.iter().enumerate() {
@@ -206,12 +215,17 @@ fn tree(lab: &Lab) -> snapshot::Snapshot {
 
 #[test]
 fn every_kind_over_every_other_in_one_directory() {
-    compare(&FLAGS, ["d", "d"]);
+    compare(with_redirects(), &FLAGS, ["d", "d"]);
 }
 
 #[test]
 fn every_kind_over_every_other_across_directories() {
-    compare(&[0, libc::RENAME_EXCHANGE], ["a", "b"]);
+    compare(with_redirects(), &[0, libc::RENAME_EXCHANGE], ["a", "b"]);
+}
+
+#[test]
+fn every_kind_over_every_other_without_redirects() {
+    compare(without_redirects(), &FLAGS, ["a", "b"]);
 }
 
 /// Names that the rules of paths, of ancestors, of rights decide.
@@ -246,7 +260,7 @@ fn names_in_each_others_way() {
     ];
     for (what, make) in cases {
         for flags in FLAGS {
-            let [kernel, ours] = subjects().map(|subject| {
+            let [kernel, ours] = with_redirects().map(|subject| {
                 let lab = Lab::new()
                     .lower("d low\nd low/d\nf low/g g\nf f f\nd mp\nd e")
                     .upper("")
@@ -292,7 +306,7 @@ fn rights_to_rename() {
     ];
     for (from, to) in pairs {
         for flags in FLAGS {
-            let [kernel, ours] = subjects().map(|subject| {
+            let [kernel, ours] = with_redirects().map(|subject| {
                 let lab = Lab::new().lower(lower).upper("").mount_as(&subject);
                 let (new, foreign) = (lab.at("open/new"), lab.at("open/foreign"));
                 sys::as_user(1000, 1000, || sys::mkdir(&new, 0o755).unwrap());
@@ -306,7 +320,7 @@ fn rights_to_rename() {
             snapshot::assert_same(&what, &kernel.1, &ours.1);
         }
     }
-    for subject in subjects() {
+    for subject in with_redirects() {
         let lab = Lab::new()
             .lower(lower)
             .lower("f other x")
@@ -321,7 +335,7 @@ fn rights_to_rename() {
 /// What is in use moves, and stays what it was to its users.
 #[test]
 fn what_is_in_use_moves() {
-    for subject in subjects() {
+    for subject in with_redirects() {
         let mut lab = Lab::new()
             .lower("f f low\nd low\nf low/x x\nf g g")
             .upper("")
@@ -371,7 +385,7 @@ fn what_is_in_use_moves() {
 /// The root of a process is moved under it: what it sees is the same.
 #[test]
 fn the_root_of_a_process_moves() {
-    for subject in subjects() {
+    for subject in with_redirects() {
         let lab = Lab::new().lower("d d").upper("").mount_as(&subject);
         sys::mkdir(lab.at("root"), 0o755).unwrap();
         sys::put(lab.at("root/in"), b"in").unwrap();
@@ -409,7 +423,7 @@ fn other_flags_are_answered_as_the_kernel_does() {
         1 << 3,
     ];
     let lower = "f a a\nf b b\nd d\nf d/x x\nf gone g";
-    let [kernel, ours] = subjects().map(|subject| {
+    let [kernel, ours] = with_redirects().map(|subject| {
         let lab = Lab::new().lower(lower).upper("").mount_as(&subject);
         sys::unlink(lab.at("gone")).unwrap();
         let mut answers = Vec::new();

@@ -169,7 +169,8 @@ fn words_that_only_warn_or_pass() {
         ("squash=", usize::MAX),
         ("redirect_dir=on", 0),
         ("redirect_dir=on,metacopy=on,metacopy=on", 0),
-        ("noacl", 1),
+        ("noacl", 0),
+        ("acl,acl=off,noacl=0", 0),
         ("xattr_permissions=0", 0),
     ] {
         let line = format!("--lower a -o {options} /m");
@@ -349,7 +350,7 @@ fn what_fuse_overlayfs_does_unasked() {
         assert_eq!(plan.flags.set, want, "{options}");
         assert_eq!(plan.config.upper.unwrap().whiteout, WhiteoutChoice::Found);
     }
-    let options = "lowerdir=a,upperdir=u,workdir=w,frobnicate=3,frobnicate=3,noacl,private,";
+    let options = "lowerdir=a,upperdir=u,workdir=w,frobnicate=3,frobnicate=3,ino32_t,private,";
     let plan = as_fuse_overlayfs(options, Environment::default()).unwrap();
     assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
     for options in ["lowerdir=//tar//x/layer:/a", "lowerdir=a,plugins=x"] {
