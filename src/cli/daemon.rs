@@ -16,6 +16,7 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, chdir, getpid, getrlimit, setrlimit, setsid, umask,
     waitpid,
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::check;
 use super::failure::{Failure, reason};
@@ -204,6 +205,7 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     }
     umask(Mode::empty());
     raise_descriptor_limit();
+    obey_quotas();
     crate::sys::memory::keep_little();
     let union = Arc::new(Union::open(&plan.config)?);
     let (mut pending, device) = mounter.mount(plan)?;
@@ -249,6 +251,16 @@ fn raise_descriptor_limit() {
         maximum,
     };
     best_effort("raise RLIMIT_NOFILE", setrlimit(Resource::Nofile, raised));
+}
+
+/// What we write for others is bound by their disk quotas: the kernel would let us exceed them. Its own
+/// overlayfs does without that right too. Only of this thread and those it makes.
+fn obey_quotas() {
+    let lowered = capabilities(None).and_then(|mut sets| {
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        set_capabilities(None, sets)
+    });
+    best_effort("do without CAP_SYS_RESOURCE", lowered);
 }
 
 /// What `unionmount inspect` tells beside the layers.

@@ -25,6 +25,7 @@ mod fuse_overlayfs_defects;
 mod hard_links;
 mod identity;
 mod layer_kinds;
+mod limits;
 mod listing;
 mod memory;
 mod metacopy;
