@@ -240,7 +240,11 @@ impl Union {
         let fd = place.open(rustix::fs::OFlags::PATH);
         let fd = Arc::new(fd.while_doing(|| "open a directory of the upper")?);
         let wh_files = self.layer(*top)?.wh_files;
-        let markers = dir_markers(&fd, wh_files).while_doing(|| "look for markers")?;
+        let markers = match dir_markers(&fd, wh_files) {
+            // A directory that its owner may not read (and the daemon is no more than that).
+            Err(Errno::ACCESS) => return Ok(None),
+            markers => markers.while_doing(|| "look for markers")?,
+        };
         if markers.opaque || markers.redirect.is_some() {
             return Ok(None);
         }
