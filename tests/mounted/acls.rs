@@ -146,3 +146,39 @@ fn a_read_only_union_obeys_lists() {
     sys::as_user(1001, 0, || fails!(sys::get(&f), EACCES));
     assert_eq!(sys::getxattr(&f, ACCESS).unwrap(), list);
 }
+
+/// The kernel gives FUSE one page for a list. A longer one of a lower is kept, but nobody whom it
+/// concerns gets in; its owner does.
+#[test]
+fn lists_of_more_than_511_entries() {
+    let mut mounts = Mounts::new();
+    let at = mounts.format(&["mkfs.xfs", "-q"], 320, "xfs");
+    let short = acl(6, (2000, 4), 4, 4, 0);
+    let (head, tail) = short.split_at(short.len() - 3 * 8);
+    let long = |named: u32| {
+        let more = (2001..2000 + named).flat_map(|id: u32| {
+            let entry: [&[u8]; 3] = [
+                &2_u16.to_le_bytes(),
+                &4_u16.to_le_bytes(),
+                &id.to_le_bytes(),
+            ];
+            entry.concat()
+        });
+        let more: Vec<u8> = more.collect();
+        [head, &more, tail].concat()
+    };
+    let mut lab = Lab::within(&at).lower("f f text\nf g text").upper("");
+    sys::setxattr(lab.lower_dir(0).join("g"), ACCESS, &long(600), 0).unwrap();
+    lab.remount_as(&Subject::with(&["--allow-other"]));
+    let (f, g) = (lab.at("f"), lab.at("g"));
+    sys::setxattr(&f, ACCESS, &long(507), 0).unwrap();
+    assert_eq!(sys::getxattr(&f, ACCESS).unwrap(), long(507));
+    fails!(sys::setxattr(&f, ACCESS, &long(508), 0), E2BIG);
+    fails!(sys::getxattr(&g, ACCESS), E2BIG);
+    sys::as_user(2003, 2003, || {
+        assert_eq!(sys::text(&f), "text");
+        fails!(sys::get(&g), E2BIG);
+    });
+    sys::append(&g, b"!").unwrap();
+    assert_eq!(sys::getxattr(lab.in_upper("g"), ACCESS).unwrap(), long(600));
+}
