@@ -55,6 +55,15 @@ impl Kind {
     }
 }
 
+/// Who may change an object: the inode flags that chattr(1) calls `i` and `a`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Protection {
+    /// Nobody.
+    pub immutable: bool,
+    /// A file may only grow, a directory only get names.
+    pub append_only: bool,
+}
+
 /// A point in time: seconds since 1970 (negative before) and nanoseconds that always count forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("ids", &[]),
     ("name", &[]),
-    ("sys", &["error"]),
+    ("sys", &["attr", "error"]),
     ("marker", &["attr", "error", "name"]),
     ("layer", &["attr", "error", "marker", "name", "sys"]),
     ("merge", &["attr", "error", "layer", "marker", "name"]),

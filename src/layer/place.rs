@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
-use crate::attr::Attr;
+use crate::attr::{Attr, Protection};
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::acl;
 use crate::marker::xattr::{Marker, Namespace};
@@ -33,6 +33,8 @@ pub struct Stat {
     pub mount_root: bool,
     /// When it was made, mixed into a few bits; 0 if its filesystem does not tell.
     pub born: u32,
+    /// What its filesystem says of who may change it.
+    pub protection: Protection,
 }
 
 impl Stat {
@@ -47,6 +49,11 @@ impl Stat {
         let mount_root = st
             .stx_attributes
             .contains(rustix::fs::StatxAttributes::MOUNT_ROOT);
+        let has = |flag| st.stx_attributes.contains(flag);
+        let protection = Protection {
+            immutable: has(rustix::fs::StatxAttributes::IMMUTABLE),
+            append_only: has(rustix::fs::StatxAttributes::APPEND),
+        };
         let told = StatxFlags::from_bits_retain(st.stx_mask).contains(StatxFlags::BTIME);
         let born = if told { mix(&st.stx_btime) } else { 0 };
         Ok(Stat {
@@ -54,6 +61,7 @@ impl Stat {
             attr: Attr::from(&st),
             mount_root,
             born,
+            protection,
         })
     }
 }

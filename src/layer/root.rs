@@ -10,6 +10,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use super::handles::Handles;
 use super::place::{Place, Stat};
 use super::scan::Readable;
+use crate::attr::Protection;
 use crate::error::{Errno, SetupError};
 use crate::marker::origin::HandleFormat;
 use crate::marker::whiteout::WhFiles;
@@ -118,6 +119,16 @@ impl Layer {
             return Err(Errno::XDEV);
         }
         Ok(fd)
+    }
+
+    /// What its filesystem says of who may change an object, if that can be believed: some (erofs) say
+    /// of all they have that it is immutable.
+    pub fn protection(&self, stat: &Stat) -> Protection {
+        let overlay_or_f2fs = matches!(self.magic, 0x794C_7630 | 0xF2F5_2010);
+        match self.handles.format != HandleFormat::Unknown || overlay_or_f2fs {
+            true => stat.protection,
+            false => Protection::default(),
+        }
     }
 
     /// Whether its filesystem keeps for good when an object was made. (kernel overlayfs does not: there

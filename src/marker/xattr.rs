@@ -37,6 +37,8 @@ pub enum Marker {
     Redirect,
     /// File without data of its own.
     Metacopy,
+    /// Copy of an object that may not be changed, or only appended to.
+    Protattr,
 }
 
 const TRUSTED: &str = "trusted.overlay.";
@@ -65,6 +67,7 @@ impl Namespace {
             Marker::Whiteout => ["trusted.overlay.whiteout", "user.overlay.whiteout"],
             Marker::Layer => ["trusted.overlay.layer", "user.overlay.layer"],
             Marker::Redirect => ["trusted.overlay.redirect", "user.overlay.redirect"],
+            Marker::Protattr => ["trusted.overlay.protattr", "user.overlay.protattr"],
             Marker::Metacopy => ["trusted.overlay.metacopy", "user.overlay.metacopy"],
         };
         let [trusted, user] = names;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::copy_up::Want;
+use super::protect::{Act, permit};
 use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Errno, Result, WhileDoing};
@@ -33,6 +34,16 @@ pub struct SetAttr {
 }
 
 impl SetAttr {
+    /// What it is to an object that may only be appended to. (With its writeback cache the kernel itself
+    /// sets the modification time, and nothing else, after every append.)
+    fn act(&self) -> Act {
+        let times = matches!(self.atime, SetTime::To(_));
+        match times || self.sets_owner() || self.perm.is_some() || self.size.is_some() {
+            true => Act::Change,
+            false => Act::Touch,
+        }
+    }
+
     /// A change of nothing.
     pub const NONE: SetAttr = SetAttr {
         perm: None,
@@ -113,6 +124,7 @@ impl Union {
             gid: change.gid.map(|id| self.ids.groups.stored(id)),
             ..*change
         };
+        permit(&inode, change.act())?;
         let in_upper = |inode: &Inode| self.upper_id() == Some(inode.id().layer);
         if !in_upper(&inode) {
             let stat = self.stat(&inode)?;

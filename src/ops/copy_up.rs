@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::Union;
 use super::file::FileFd;
 use super::metadata_copy::LowerFile;
+use super::protect;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::Place;
@@ -82,11 +83,13 @@ impl Union {
             return Err(Errno::STALE.into());
         }
         let origin = self.origin_for(upper, old.layer, &place);
+        let mut markers = origin_marker(origin.as_ref());
+        markers.extend(protect::marker(dir.protection.get()));
         let Copied {
             mut staged,
             has_origin,
             ..
-        } = upper.stage_dataless(&place, &stat.attr, &origin_marker(origin.as_ref()))?;
+        } = upper.stage_dataless(&place, &stat.attr, &markers)?;
         let copy = staged.place().stat().while_doing(|| "stat a copy")?;
         self.publish_copy(upper, &parent, &parent_fd, has_origin, |dir_fd| {
             staged.publish_new(dir_fd, &name)
@@ -238,6 +241,7 @@ impl Union {
         // A hard link that is not in the index is no more what its other names are, as in the kernel.
         let origin = origin.filter(|_| !linked || index_name.is_some());
         let mut markers = origin_marker(origin.as_ref());
+        markers.extend(protect::marker(inode.protection.get()));
         if index_name.is_some() {
             markers.extend(self.link_markers(old.layer, stat.attr.nlink));
         }

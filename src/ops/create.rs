@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::file::FileFd;
+use super::protect::{Act, permit};
 use super::{Caller, Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
@@ -73,6 +74,7 @@ impl Union {
             return Err(Errno::PERM.into());
         }
         check_new_name(upper, name)?;
+        permit(&dir, Act::AddName)?;
         let dir_fd = self.upper_dir(&dir)?;
         let kind = match object {
             NewObject::File => NewKind::File,

@@ -12,6 +12,7 @@ use rustix::fs::{OFlags, SeekFrom};
 
 use super::attr::Cause;
 use super::copy_up::{ALL, Want};
+use super::protect::{Act, permit};
 use super::{Caller, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
@@ -275,6 +276,7 @@ impl Union {
     /// The upper's, of the copy-up too, if nothing was written.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8], how: &WriteHow) -> Result<Written> {
         let inode = self.inode(ino)?;
+        self.permit_write(&inode, offset)?;
         let fd = self.write_fd(&inode)?;
         let cleared_privileges = match how.clear_privileges {
             Some(caller) => self.clear_privileges(&inode, caller, Cause::Write)?,
@@ -306,6 +308,7 @@ impl Union {
         mode: u32,
     ) -> Result<bool> {
         let inode = self.inode(ino)?;
+        permit(&inode, if mode == 0 { Act::Touch } else { Act::Change })?;
         let fd = self.write_fd(&inode)?;
         let cleared = self.clear_privileges(&inode, caller, Cause::Change)?;
         fd.mark_dirty();
@@ -350,6 +353,7 @@ impl Union {
         len: usize,
     ) -> Result<Written> {
         let (source, target) = (self.inode(from.0)?, self.inode(to.0)?);
+        self.permit_write(&target, to.1)?;
         let out = self.write_fd(&target)?;
         // After the copy-up, for both may be one file.
         let input = self.read_fd(&source)?;

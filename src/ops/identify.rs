@@ -1,12 +1,13 @@
 //! What the object at a name is: which real object, which number, which hard link of a lower.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Union;
 use super::lookup::Count;
 use super::origin::Lower;
+use super::protect::add_protection;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::layer::{LayerId, Place, Stat, has_whiteout_xattr};
@@ -48,20 +49,9 @@ impl Union {
         };
         let in_upper = Some(layer) == self.upper_id();
         let fd = self.dir_fd_again(dir, layer)?;
-        let stat = match Stat::at(fd.as_fd(), name) {
-            Err(Errno::NOENT) => return Ok(None),
-            result => {
-                result.while_doing(|| format!("stat {} in layer {layer}", name.escape_ascii()))?
-            }
+        let Some(mut stat) = self.stat_in(layer, &fd, name)? else {
+            return Ok(None);
         };
-        if stat.mount_root && stat.attr.kind != Kind::Dir && !self.layer(layer)?.private_mount {
-            return Err(Errno::XDEV).while_doing(|| {
-                format!(
-                    "{} in layer {layer} is covered by a mount",
-                    name.escape_ascii()
-                )
-            });
-        }
         if stat.attr.kind == Kind::File
             && stat.attr.size == 0
             && has_whiteout_xattr(fd.as_fd(), name)
@@ -91,6 +81,9 @@ impl Union {
                 None
             };
             let redirected = self.is_redirected(&found.top, origin.is_some(), &place)?;
+            if origin.is_some() {
+                add_protection(&mut stat, &place)?;
+            }
             let mut known = self.identify_upper(id, &stat, &place, origin.as_ref())?;
             if origin.is_none() && known.wanted.is_none() {
                 known.wanted = self.merged_number(dir, name, &found.top, &place)?;
@@ -121,6 +114,21 @@ impl Union {
             data: self.data_at(&place, &stat),
             stat,
         }))
+    }
+
+    /// Attributes of what directory `dir` of a layer has at `name`, if anything.
+    fn stat_in(&self, layer: LayerId, dir: &OwnedFd, name: &Name) -> Result<Option<Stat>> {
+        let shown = || format!("{} in layer {layer}", name.escape_ascii());
+        let mut stat = match Stat::at(dir.as_fd(), name) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.while_doing(|| format!("stat {}", shown()))?,
+        };
+        let layer = self.layer(layer)?;
+        stat.protection = layer.protection(&stat);
+        if stat.mount_root && stat.attr.kind != Kind::Dir && !layer.private_mount {
+            return Err(Errno::XDEV).while_doing(|| format!("{} is covered by a mount", shown()));
+        }
+        Ok(Some(stat))
     }
 
     /// An upper object: its number (if it does not have its own) and link count come from the lower it
@@ -172,7 +180,8 @@ impl Union {
         if !self.came_from(id.layer, &indexed)? {
             return Ok(None);
         }
-        let real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
+        let mut real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
+        add_protection(&mut real, &indexed)?;
         if real.attr.kind != stat.attr.kind {
             return Ok(None);
         }
@@ -228,6 +237,7 @@ impl Union {
             let alias = Alias::new(dir, name, alias_layer);
             let inode = Inode::new(ino, kind, id, Some(alias), stack);
             inode.linked.store(stat.attr.nlink > 1, Ordering::Relaxed);
+            inode.protection.set(stat.protection);
             {
                 let mut state = inode.state_mut();
                 (state.has_origin, state.data) = (has_origin, data);

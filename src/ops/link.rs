@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::copy_up::Want;
 use super::create::check_new_name;
 use super::metadata_copy::Reach;
+use super::protect::{Act, permit};
 use super::{Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
@@ -24,6 +25,8 @@ impl Union {
             return Err(Errno::PERM.into());
         }
         check_new_name(upper, new_name)?;
+        permit(&dir, Act::AddName)?;
+        permit(&inode, Act::Change)?;
         self.copy_up(&inode, Want::Attributes)?;
         if let Some((parent, name)) = inode.parent() {
             self.point_to_data(upper, &inode, (&parent, &name), Reach::Anywhere)?;

@@ -32,6 +32,7 @@ mod metadata_copy;
 mod open;
 mod origin;
 mod place;
+mod protect;
 mod redirect;
 mod refresh;
 mod relocate;

@@ -8,6 +8,7 @@ use rustix::fs::OFlags;
 
 use super::Union;
 use super::lookup::Count;
+use super::protect::{Act, permit};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::Place;
@@ -52,7 +53,9 @@ impl Union {
         let upper = self.upper()?;
         let dir = self.dir(parent)?;
         let inode = self.child_inode(&dir, name)?;
-        let result = self.upper_dir(&dir).and_then(|fd| {
+        let permitted = permit(&dir, Act::RemoveName).and_then(|()| permit(&inode, Act::Change));
+        let fd = permitted.and_then(|()| self.upper_dir(&dir));
+        let result = fd.and_then(|fd| {
             let victim = Victim {
                 dir: &dir,
                 fd: &fd,

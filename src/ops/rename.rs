@@ -15,6 +15,7 @@ use super::copy_up::Want;
 use super::create::check_new_name;
 use super::lookup::Count;
 use super::metadata_copy::Reach;
+use super::protect::{Act, permit};
 use super::relocate::Destination;
 use crate::attr::Kind;
 use crate::error::{Errno, Result};
@@ -112,6 +113,13 @@ impl Union {
         check_kinds(source, target, mode)?;
         if target.is_some_and(|t| Arc::ptr_eq(t, source)) {
             return Ok(()); // two names of one object: nothing happens
+        }
+        permit(dir, Act::RemoveName)?;
+        permit(source, Act::Change)?;
+        permit(new_dir, Act::AddName)?;
+        if let Some(target) = target {
+            permit(new_dir, Act::RemoveName)?;
+            permit(target, Act::Change)?;
         }
         let reach = match dir.ino == new_dir.ino {
             true => Reach::Beside,

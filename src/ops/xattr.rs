@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::fs::XattrFlags;
 
 use super::acl::is_acl;
+use super::protect::{Act, permit};
 use super::{Caller, Union};
 use crate::error::{Errno, Result};
 use crate::ids::IdMaps;
@@ -178,6 +179,7 @@ impl Union {
                 |id| groups.stored(id),
             );
         }
+        permit(&inode, Act::Change)?;
         self.make_upper(&inode)?;
         let _held = self.hold_attributes(&inode);
         if name == acl::ACCESS {
@@ -198,6 +200,7 @@ impl Union {
         let inode = self.inode(ino)?;
         let disk = on_disk(name)?;
         self.refuse_list(name)?;
+        permit(&inode, Act::Change)?;
         if Some(inode.id().layer) != self.upper_id() {
             match self.getxattr(ino, name) {
                 // Removing a list that is not there succeeds, as on other filesystems.

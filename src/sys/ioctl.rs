@@ -4,6 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use crate::attr::Protection;
+
 /// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, 17 bytes (Linux 6.9).
 const FS_IOC_GETFSUUID: libc::Ioctl = 0x8011_1500u32 as libc::Ioctl;
 /// `BTRFS_IOC_FS_INFO`: `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`, 1024 bytes.
@@ -46,6 +48,52 @@ fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO, info.as_mut_ptr()) };
     result(rc).ok()?;
     info.get(16..32)?.try_into().ok()
+}
+
+/// `FS_IMMUTABLE_FL` and `FS_APPEND_FL`, of the inode flags.
+const FLAGS: [u32; 2] = [0x10, 0x20];
+/// `FS_XFLAG_IMMUTABLE` and `FS_XFLAG_APPEND`, of `fsx_xflags`, the first field of struct fsxattr.
+const XFLAGS: [u32; 2] = [0x08, 0x10];
+
+fn replace(bits: u32, protection: Protection, [immutable, append_only]: [u32; 2]) -> u32 {
+    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+    let ours = bit(protection.immutable, immutable) | bit(protection.append_only, append_only);
+    (bits & !(immutable | append_only)) | ours
+}
+
+fn protection_of(bits: u32, [immutable, append_only]: [u32; 2]) -> Protection {
+    Protection {
+        immutable: bits & immutable != 0,
+        append_only: bits & append_only != 0,
+    }
+}
+
+/// Inode flags with this protection in place of theirs.
+pub fn with_protection(flags: u32, protection: Protection) -> u32 {
+    replace(flags, protection, FLAGS)
+}
+
+/// The protection in inode flags.
+pub fn protection_in(flags: u32) -> Protection {
+    protection_of(flags, FLAGS)
+}
+
+/// A struct fsxattr with this protection in place of its own.
+pub fn fsxattr_with_protection(
+    value: &[u8; FSXATTR_LEN],
+    protection: Protection,
+) -> [u8; FSXATTR_LEN] {
+    let mut value = *value;
+    if let Some(field) = value.first_chunk_mut() {
+        *field = replace(u32::from_ne_bytes(*field), protection, XFLAGS).to_ne_bytes();
+    }
+    value
+}
+
+/// The protection in a struct fsxattr.
+pub fn protection_in_fsxattr(value: &[u8; FSXATTR_LEN]) -> Protection {
+    let field = value.first_chunk().copied().unwrap_or_default();
+    protection_of(u32::from_ne_bytes(field), XFLAGS)
 }
 
 /// Reads the inode flags of `fd` (lsattr).

@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::names::Names;
-use crate::attr::{Kind, Time};
+use crate::attr::{Kind, Protection, Time};
 use crate::layer::LayerId;
 use crate::merge::Stack;
 use crate::name::{KeptName, Name, NameBuf};
@@ -234,6 +234,28 @@ impl WriteError {
     }
 }
 
+/// What may be done to an object, as far as is known.
+#[derive(Debug, Default)]
+pub struct Protected(AtomicU8);
+
+impl Protected {
+    /// What is known.
+    pub fn get(&self) -> Protection {
+        // Relaxed: a flag that is just being set holds from the next change on.
+        let bits = self.0.load(Ordering::Relaxed);
+        Protection {
+            immutable: bits & 1 != 0,
+            append_only: bits & 2 != 0,
+        }
+    }
+
+    /// Notes what holds from now on.
+    pub fn set(&self, protection: Protection) {
+        let bits = u8::from(protection.immutable) | u8::from(protection.append_only) << 1;
+        self.0.store(bits, Ordering::Relaxed);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Inode {
@@ -254,6 +276,8 @@ pub struct Inode {
     pub linked: AtomicBool,
     /// It may have setuid or setgid: a write has to look.
     pub setid: AtomicBool,
+    /// What may be done to it.
+    pub protection: Protected,
     /// What it is known not to have.
     pub xattrs: XattrFacts,
     /// It had writes that were not synced when their descriptor was closed; holds the errno of
@@ -287,6 +311,7 @@ impl Inode {
             times: Mutex::new(()),
             linked: AtomicBool::new(false),
             setid: AtomicBool::new(false),
+            protection: Protected::default(),
             xattrs: XattrFacts::default(),
             write_error: WriteError::default(),
             state: RwLock::new(State {

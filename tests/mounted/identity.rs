@@ -302,3 +302,169 @@ fn a_merged_directory_without_a_marker() {
         }
     }
 }
+
+/// A copy of an image has its UUID, its inode numbers and their generations.
+#[test]
+fn two_filesystems_with_one_uuid() {
+    let mut mounts = Mounts::new();
+    let one = mounts.format(&["mkfs.ext4", "-q", "-F"], 16, "one");
+    plant(&one.join("t"), "f x top\nh x2 x");
+    must(Command::new("sync").arg("-f").arg(&one));
+    let copy = mounts.path("copy");
+    must(Command::new("cp").arg(mounts.path("one.image")).arg(&copy));
+    let two = mounts.mount(&["-o", "loop"], copy, "two");
+    for (from, to) in [("t/x", "t/y"), ("t/x2", "t/y2")] {
+        sys::rename(two.join(from), two.join(to)).unwrap();
+    }
+    sys::overwrite(two.join("t/y"), 0, b"low").unwrap();
+    assert_eq!(
+        ino(one.join("t/x")),
+        ino(two.join("t/y")),
+        "nothing is tested"
+    );
+    let lab = Lab::new().lower_at(&one.join("t")).lower_at(&two.join("t"));
+    let mut lab = lab.upper("").mount();
+    sys::append(lab.at("x"), b"+").unwrap();
+    assert_eq!(sys::text(lab.at("x2")), "top+");
+    for _ in 0..2 {
+        assert_eq!(sys::text(lab.at("x")), "top+");
+        assert_eq!(sys::text(lab.at("y")), "low");
+        assert_eq!(sys::text(lab.at("y2")), "low");
+        expect_distinct(&lab);
+        lab.remount();
+    }
+    drop(lab);
+}
+
+/// Subvolumes are devices of their own with inode numbers of their own, on one filesystem.
+#[test]
+fn subvolumes_of_btrfs() {
+    let mut mounts = Mounts::new();
+    let fs = mounts.format(&["mkfs.btrfs", "-q", "-f"], 128, "fs");
+    let tops = [
+        ("a", "f x top\nh x2 x\nf s/f f"),
+        ("b", "f y low\nh y2 y\nf t/f f"),
+    ];
+    for (name, text) in tops {
+        must(
+            Command::new("btrfs")
+                .args(["-q", "subvolume", "create"])
+                .arg(fs.join(name)),
+        );
+        plant(&fs.join(name), text);
+    }
+    assert_eq!(
+        ino(fs.join("a/x")),
+        ino(fs.join("b/y")),
+        "nothing is tested"
+    );
+    let lab = Lab::new().lower_at(&fs.join("a")).lower_at(&fs.join("b"));
+    let mut lab = lab.upper("").mount();
+    let before = lab.read(Look::default()).inos;
+    for path in ["x", "y2", "s/f", "t/f"] {
+        sys::append(lab.at(path), b"+").unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(lab.read(Look::default()).inos, before);
+        for (name, text) in [("x", "top+"), ("x2", "top+"), ("y", "low+"), ("y2", "low+")] {
+            assert_eq!(sys::text(lab.at(name)), text, "{name}");
+        }
+        expect_distinct(&lab);
+        lab.remount();
+    }
+    drop(lab);
+}
+
+/// Markers are then `user.overlay.*`, and no handle can be opened: numbers are those in the handles.
+#[test]
+fn in_a_user_namespace() {
+    if !Subject::default().is_ours() {
+        return;
+    }
+    let mounts = Mounts::new();
+    plant(
+        &mounts.path("lower"),
+        "f a data\nh b a\nh d/c a\nf one 1\nf e/f f\nd e/g",
+    );
+    for name in ["u", "w", "m"] {
+        mounts.dir(name);
+    }
+    let script = "
+        numbers() { find m -mindepth 1 -printf '%P %i\\n' | sort; }
+        all() { numbers; find m -type f -printf '%P %n\\n' | sort; }
+        $U --lower lower --upper u --work w m
+        first=$(numbers)
+        printf + >>m/a; chmod 700 m/one; chmod 700 m/e; printf + >>m/e/f
+        test \"$(numbers)\" = \"$first\"
+        before=$(all)
+        $U umount m
+        $U --lower lower --upper u --work w m
+        test \"$(cat m/d/c)\" = data+
+        test \"$(all)\" = \"$before\"
+        rm m/a
+        printf ++ >>m/d/c
+        $U umount m
+        $U --lower lower --upper u --work w m
+        test \"$(cat m/b)\" = data+++
+        test \"$(stat -c %h m/b)\" = 2
+        $U umount m";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-Urm", "sh", "-euc", script])
+        .env("U", crate::kit::program())
+        .current_dir(mounts.path("."));
+    must(&mut command);
+    for name in ["one", "e", "e/f"] {
+        let path = mounts.path("u").join(name);
+        let marker = sys::getxattr(&path, "user.overlay.origin").unwrap();
+        assert_eq!(marker[..2], [0, 0xfb], "{name}");
+        assert!(sys::getxattr(&path, ORIGIN).is_err(), "{name}");
+    }
+}
+
+fn fs_id(at: &Path) -> u64 {
+    sys::statvfs(at).unwrap().f_fsid
+}
+
+/// The kernel's word for its own identity stays on the upper; a FUSE filesystem cannot tell one.
+#[test]
+fn the_kernels_uuid_is_kept() {
+    let kernel = Subject::KernelWith("redirect_dir=off,metacopy=off,index=on,uuid=on".to_owned());
+    let mut lab = Lab::new().lower("f a a").upper("").mount_as(&kernel);
+    let own = fs_id(&lab.mnt());
+    let uuid = sys::getxattr(lab.upper_dir(), "trusted.overlay.uuid").unwrap();
+    for word in ["off", "null", "auto", "on"] {
+        lab.remount_as(&Subject::with(&["-o", &format!("uuid={word}")]));
+        sys::append(lab.at("a"), b"+").unwrap();
+        assert!(sys::listxattr(lab.mnt()).unwrap().is_empty());
+        if lab.subject().is_ours() {
+            assert_eq!(fs_id(&lab.mnt()), 0, "{word}");
+        }
+        lab.umount();
+        assert_eq!(
+            sys::getxattr(lab.upper_dir(), "trusted.overlay.uuid").unwrap(),
+            uuid
+        );
+    }
+    lab.remount_as(&kernel);
+    assert_eq!(fs_id(&lab.mnt()), own);
+    assert_eq!(sys::text(lab.at("a")), "a++++");
+}
+
+/// Whatever is said of them, numbers are distinct across devices, and the same.
+#[test]
+fn numbers_do_not_depend_on_xino() {
+    let mut mounts = Mounts::new();
+    let tmpfs = mounts.mount(&["-t", "tmpfs"], "none", "tmpfs");
+    plant(&tmpfs, "f t/a a\nf t/b b");
+    let lab = Lab::new().lower("f d/a a\nf d/b b").lower_at(&tmpfs);
+    let mut lab = lab.upper("").mount();
+    sys::append(lab.at("t/a"), b"+").unwrap();
+    let numbers = lab.read(Look::default()).inos;
+    for word in ["off", "auto", "on"] {
+        lab.remount_as(&Subject::with(&["-o", &format!("xino={word}")]));
+        assert_eq!(lab.read(Look::default()).inos, numbers, "xino={word}");
+        expect_distinct(&lab);
+    }
+    drop(lab);
+}

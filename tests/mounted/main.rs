@@ -38,6 +38,7 @@ mod opaque;
 mod open_files;
 mod owners;
 mod privileges;
+mod protection;
 mod races;
 mod redirects;
 mod removal;
