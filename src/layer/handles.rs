@@ -6,6 +6,7 @@ use rustix::fs::StatFs;
 
 use super::place::{Place, Stat};
 use super::root::Layer;
+use crate::error::Errno;
 use crate::marker::origin::{HandleFormat, Origin};
 use crate::sys::handle::{FileHandle, handle_at, open_by_handle};
 
@@ -79,13 +80,21 @@ impl Handles {
         }
     }
 
-    /// What the origin marker of a copy of the object at `place` is.
-    pub fn origin_of(&self, place: &Place) -> Option<Origin> {
+    /// What the origin marker of a copy of the object at `place` is, if the layer has handles.
+    ///
+    /// # Errors
+    /// Where the layer fails, which is not to have none: a hard link that was copied up without its
+    /// handle would come apart.
+    pub fn origin_of(&self, place: &Place) -> Result<Option<Origin>, Errno> {
         let handle = match place {
             Place::At(dir, name) => handle_at(dir.as_fd(), name),
             Place::Fd(fd) | Place::File(fd) => handle_at(fd.as_fd(), b""),
         };
-        origin(self.uuid, handle.ok()?)
+        match handle {
+            Ok(handle) => Ok(origin(self.uuid, handle)),
+            Err(e @ (Errno::IO | Errno::NOMEM)) => Err(e),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Whether a marker of filesystem `uuid` is for these to follow.

@@ -91,7 +91,7 @@ pub fn look(dir: BorrowedFd<'_>, name: &Name, wh_files: WhFiles) -> Result<Look,
     let kind = stat.attr.kind;
     let whiteout = match kind {
         Kind::CharDev => stat.attr.rdev == 0,
-        Kind::File => stat.attr.size == 0 && has_whiteout_xattr(dir, name),
+        Kind::File => stat.attr.size == 0 && has_whiteout_xattr(dir, name)?,
         _ => false,
     };
     Ok(match classify(name, kind, wh_files) {

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags, RawDir};
 
 use super::look::MetRedirect;
 use super::place::{Stat, split_names, value};
-use crate::attr::Kind;
+use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::opaque::{self, Opacity};
 use crate::marker::whiteout::{Class, WH_OPAQUE, WhFiles, classify};
@@ -162,7 +162,7 @@ impl Scan<'_> {
             Class::Hidden => {}
             Class::Opaque => self.listing.opaque = true,
             Class::Whiteout(target) => self.listing.wh_files.push(target.into()),
-            Class::Object if self.is_whiteout(name, kind, ino) => {
+            Class::Object if self.is_whiteout(name, kind, ino)? => {
                 self.listing.whiteouts.push(name.into());
             }
             Class::Object => self.listing.entries.push(ListEntry {
@@ -173,50 +173,79 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Looks at an object that may be a whiteout. One that cannot be looked at is shown, so that
-    /// its own error shows too.
-    fn is_whiteout(&mut self, name: &Name, kind: Kind, ino: u64) -> bool {
-        match kind {
-            Kind::CharDev => {
-                if self.last_whiteout == Some(ino) {
-                    return true;
-                }
-                let found = Stat::at(self.fd, name)
-                    .is_ok_and(|s| s.attr.kind == Kind::CharDev && s.attr.rdev == 0);
-                if found {
-                    self.last_whiteout = Some(ino);
-                }
-                found
-            }
-            Kind::File if self.opacity == Opacity::MayHoldXattrWhiteouts => {
-                Stat::at(self.fd, name).is_ok_and(|s| s.attr.size == 0)
-                    && has_whiteout_xattr(self.fd, name)
-            }
-            Kind::File if name == WH_OPAQUE && self.listing.opaque => {
-                Stat::at(self.fd, name).is_ok_and(|s| is_by_the_way(&s))
+    /// Looks at an object that may be a whiteout. One that the daemon may not look at is shown, so that
+    /// its own error shows too; with any other error the listing fails, for a whiteout that is taken
+    /// for an object would show what is deleted.
+    fn is_whiteout(&mut self, name: &Name, kind: Kind, ino: u64) -> Result<bool, Errno> {
+        if kind == Kind::CharDev && self.last_whiteout == Some(ino) {
+            return Ok(true);
+        }
+        let may_be = match kind {
+            Kind::CharDev => true,
+            Kind::File => {
+                self.opacity == Opacity::MayHoldXattrWhiteouts
+                    || name == WH_OPAQUE && self.listing.opaque
             }
             _ => false,
+        };
+        if !may_be {
+            return Ok(false);
         }
+        let stat = match Stat::at(self.fd, name) {
+            Ok(stat) => stat.attr,
+            Err(Errno::NOENT | Errno::ACCESS) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        if kind == Kind::CharDev {
+            let found = stat.kind == Kind::CharDev && stat.rdev == 0;
+            self.last_whiteout = found.then_some(ino).or(self.last_whiteout);
+            return Ok(found);
+        }
+        if self.opacity == Opacity::MayHoldXattrWhiteouts {
+            return Ok(stat.size == 0 && has_whiteout_xattr(self.fd, name)?);
+        }
+        Ok(is_by_the_way(&stat))
     }
 }
 
 /// Whether a `.wh..wh..opq` is what fuse-overlayfs writes in every directory that it makes opaque, in
 /// uppers whose deletions are not `.wh.` files too. Nothing of that name is to be seen there.
-fn is_by_the_way(stat: &Stat) -> bool {
-    stat.attr.size == 0 && stat.attr.perm == 0o700
+fn is_by_the_way(stat: &Attr) -> bool {
+    stat.size == 0 && stat.perm == 0o700
 }
 
 /// Whether `name` in `dir` carries the whiteout xattr, in either namespace, with any value.
-pub fn has_whiteout_xattr(dir: BorrowedFd<'_>, name: &Name) -> bool {
+///
+/// # Errors
+/// Those of listxattr(2), but for layers without attributes, which have none, and for what the daemon
+/// may not look at.
+pub fn has_whiteout_xattr(dir: BorrowedFd<'_>, name: &Name) -> Result<bool, Errno> {
     use std::os::fd::AsRawFd;
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
+    let none = [
+        Errno::OPNOTSUPP,
+        Errno::NODATA,
+        Errno::ACCESS,
+        Errno::NOENT,
+        Errno::NOSYS,
+    ];
+    let answer = |result: Result<usize, Errno>| match result {
+        Err(e) if none.contains(&e) => Ok(None),
+        result => result.map(Some),
+    };
     // Nearly always there is no attribute at all, which one call finds out.
-    if rustix::fs::llistxattr_query(&*path) == Ok(0) {
-        return false;
+    if matches!(
+        answer(rustix::fs::llistxattr_query(&*path))?,
+        None | Some(0)
+    ) {
+        return Ok(false);
     }
-    Namespace::ALL.iter().any(|namespace| {
+    for namespace in Namespace::ALL {
         let name = namespace.name(Marker::Whiteout);
-        rustix::fs::lgetxattr_query(&*path, name).is_ok()
-    })
+        if answer(rustix::fs::lgetxattr_query(&*path, name))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

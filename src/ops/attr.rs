@@ -7,7 +7,7 @@ use super::copy_up::Want;
 use super::protect::{Act, permit};
 use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
-use crate::error::{Errno, Result, WhileDoing};
+use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::ids;
 use crate::sys::cred::Privileges;
 use crate::tree::Inode;
@@ -126,6 +126,7 @@ impl Union {
         };
         permit(&inode, change.act())?;
         let in_upper = |inode: &Inode| self.upper_id() == Some(inode.id().layer);
+        let mut is_cut = false;
         if !in_upper(&inode) {
             let stat = self.stat(&inode)?;
             // A change of the owner clears setuid even if the owner stays.
@@ -137,11 +138,18 @@ impl Union {
                 Kind::Dir => self.upper_dir(&inode).map(drop)?,
                 _ => self.copy_up(&inode, change.size.map_or(Want::Attributes, Want::Data))?,
             }
+            is_cut = change.size.is_some_and(|size| size < stat.attr.size);
         }
         self.upper()?;
         self.set_owner_and_mode(&inode, &change)?;
         if let Some(size) = change.size {
-            self.truncate(&inode, size, caller)?;
+            match self.truncate(&inode, size, caller) {
+                // The copy was made as short as that: it is done, whatever can be said of its times.
+                Err(e) if is_cut && self.stat(&inode).is_ok_and(|s| s.attr.size == size) => {
+                    best_effort("move the times of a file that is cut", Err::<(), _>(e));
+                }
+                result => result?,
+            }
         }
         if (change.atime, change.mtime) != (SetTime::Keep, SetTime::Keep) {
             let _held = self.hold_attributes(&inode);

@@ -82,7 +82,7 @@ impl Union {
         if self.real_id(old.layer, &stat) != old || stat.attr.kind != Kind::Dir {
             return Err(Errno::STALE.into());
         }
-        let origin = self.origin_for(upper, old.layer, &place);
+        let origin = self.origin_for(upper, old.layer, &place)?;
         let mut markers = origin_marker(origin.as_ref());
         markers.extend(protect::marker(dir.protection.get()));
         let Copied {
@@ -233,7 +233,7 @@ impl Union {
             Kind::File => Some(self.lower_file(upper, inode, &place, &stat, want)?),
             _ => None,
         };
-        let origin = self.origin_for(upper, old.layer, &place);
+        let origin = self.origin_for(upper, old.layer, &place)?;
         let linked = stat.attr.nlink > 1 && !inode.is_removed();
         let index_name = linked
             .then(|| self.free_index_name(upper, origin.as_ref()))

@@ -100,6 +100,8 @@ impl Union {
             Some(fd) => Stat::at(fd.as_fd(), b""),
             None => Stat::at(dir_fd.as_fd(), name),
         }
+        // It is there, and whoever asks again must find it.
+        .inspect_err(|_| self.drop_listing(&dir))
         .while_doing(|| "stat a new object")?;
         let covers = covers.unwrap_or(false);
         let inode = self.note_new(upper, &dir, name, object.kind(), covers, &stat)?;

@@ -54,7 +54,7 @@ impl Union {
         };
         if stat.attr.kind == Kind::File
             && stat.attr.size == 0
-            && has_whiteout_xattr(fd.as_fd(), name)
+            && has_whiteout_xattr(fd.as_fd(), name).while_doing(|| "look for a whiteout")?
         {
             let mut index = index.write();
             // If it has changed meanwhile, the whiteout may be of another time.
@@ -171,7 +171,7 @@ impl Union {
         let Some(upper) = self.upper.as_ref().filter(|u| !u.links.is_empty()) else {
             return Ok(None);
         };
-        let Some(origin) = self.origin_of(id.layer, place) else {
+        let Some(origin) = self.origin_of(id.layer, place)? else {
             return Ok(None);
         };
         let Some((name, indexed)) = self.index_entry(&upper.links, &origin) else {

@@ -63,17 +63,18 @@ impl Union {
         upper: &Upper,
         layer: LayerId,
         place: &Place,
-    ) -> Option<Origin> {
+    ) -> Result<Option<Origin>> {
         let origin = self.origin_of(layer, place)?;
-        Some(match upper.origins {
+        Ok(origin.map(|origin| match upper.origins {
             Origins::Anonymous if self.has_one_lower_filesystem() => origin.anonymous(),
             Origins::Anonymous | Origins::Named => origin,
-        })
+        }))
     }
 
     /// What names an object in a lower.
-    pub(super) fn origin_of(&self, layer: LayerId, place: &Place) -> Option<Origin> {
-        self.layer(layer).ok()?.handles.origin_of(place)
+    pub(super) fn origin_of(&self, layer: LayerId, place: &Place) -> Result<Option<Origin>> {
+        let origin = self.layer(layer)?.handles.origin_of(place);
+        origin.while_doing(|| "ask for a file handle")
     }
 
     /// The layer whose filesystem an origin marker names, if it is one of ours and no other.

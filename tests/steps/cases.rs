@@ -146,5 +146,9 @@ pub const CHANGING: &[Case] = cases![
     "setxattr": |u| u.setxattr("up", "user.new", b"value");
     "setxattr of a lower": |u| u.setxattr("file", "user.x", b"value");
     "removexattr of a lower": |u| u.removexattr("file", "user.x");
+];
+
+/// The file that is synced was changed before, whatever comes of the sync.
+pub const SYNCING: &[Case] = cases![
     "write and fsync": |u| { u.write("file", 0, b"written")?; u.fsync("file") };
 ];

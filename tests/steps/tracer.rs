@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::kit::Errno;
+
 /// What happens at one of the counted calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -10,6 +12,8 @@ pub enum At {
     Never,
     /// The child is killed before the call of that number (from 0).
     Kill(usize),
+    /// The call is not made and fails so.
+    Fail(usize, i32),
 }
 
 /// A system call as the child makes it.
@@ -66,10 +70,16 @@ pub fn run(at: At, counts: impl Fn(&Call) -> bool, work: impl FnOnce(&Marks) -> 
     }
     check(i64::from(pid));
     drop(writer);
+    // Beside: a pipe holds no more than 64 KiB.
+    let reader = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        std::fs::File::from(reader)
+            .read_to_end(&mut said)
+            .map(|_| said)
+    });
     let mut tracee = Tracee { pid, alive: true };
     let calls = tracee.follow(at, counts);
-    let mut said = Vec::new();
-    std::fs::File::from(reader).read_to_end(&mut said).unwrap();
+    let said = reader.join().unwrap().unwrap();
     Ran { calls, said }
 }
 
@@ -135,7 +145,7 @@ impl Tracee {
             Some(libc::SIGSTOP),
             "the child did not come to the change"
         );
-        let mut calls = Vec::new();
+        let (mut calls, mut failing) = (Vec::new(), None);
         let mut how = libc::PTRACE_SYSCALL;
         loop {
             self.go(how);
@@ -149,12 +159,24 @@ impl Tracee {
             if how == libc::PTRACE_CONT {
                 continue;
             }
-            if let Some(call) = self.entered().filter(|call| counts(call)) {
-                calls.push(call);
-                if at == At::Kill(calls.len() - 1) {
-                    self.kill();
-                    return calls;
+            match (self.entered(), failing.take()) {
+                (None, Some(errno)) => self.answer(errno),
+                (Some(call), _) if counts(&call) => {
+                    let n = calls.len();
+                    calls.push(call);
+                    match at {
+                        At::Kill(at) if at == n => {
+                            self.kill();
+                            return calls;
+                        }
+                        At::Fail(at, errno) if at == n => {
+                            self.skip();
+                            failing = Some(errno);
+                        }
+                        _ => {}
+                    }
                 }
+                _ => {}
             }
         }
     }
@@ -178,6 +200,40 @@ impl Tracee {
             number,
             arguments: entry.args,
         })
+    }
+
+    fn registers(&self) -> libc::user_regs_struct {
+        // Safety: as in `entered`.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // Safety: as in `entered`.
+        check(unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.pid, 0, &raw mut registers) });
+        registers
+    }
+
+    fn set_registers(&self, registers: &libc::user_regs_struct) {
+        // Safety: the kernel reads a struct that lives.
+        check(unsafe {
+            libc::ptrace(
+                libc::PTRACE_SETREGS,
+                self.pid,
+                0,
+                std::ptr::from_ref(registers),
+            )
+        });
+    }
+
+    /// Makes the call that is about to be made none.
+    fn skip(&self) {
+        let mut registers = self.registers();
+        registers.orig_rax = u64::MAX;
+        self.set_registers(&registers);
+    }
+
+    /// Puts an error in place of what the call answered.
+    fn answer(&self, errno: i32) {
+        let mut registers = self.registers();
+        registers.rax = i64::from(-errno).cast_unsigned();
+        self.set_registers(&registers);
     }
 
     fn kill(&mut self) {
@@ -205,6 +261,15 @@ impl Call {
             libc::SYS_openat => flags & creates != 0,
             number => CHANGING.contains(&number),
         }
+    }
+
+    /// Whether it asks the layers for something, so that it can fail.
+    pub fn can_fail(&self) -> bool {
+        self.changes() || ASKING.contains(&self.number)
+    }
+
+    pub fn opens(&self) -> bool {
+        self.number == libc::SYS_openat
     }
 
     pub fn name(&self) -> String {
@@ -249,6 +314,25 @@ const CHANGING: &[i64] = &[
     libc::SYS_ioctl,
 ];
 
+const ASKING: &[i64] = &[
+    libc::SYS_openat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    libc::SYS_fstat,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_lseek,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_name_to_handle_at,
+];
+
 macro_rules! names {
     ($($name:ident),* $(,)?) => { &[$((libc::$name, stringify!($name))),*] };
 }
@@ -285,4 +369,24 @@ const NAMES: &[(i64, &str)] = names![
     SYS_sync_file_range,
     SYS_ioctl,
     SYS_openat,
+    SYS_statx,
+    SYS_newfstatat,
+    SYS_fstat,
+    SYS_getdents64,
+    SYS_readlinkat,
+    SYS_pread64,
+    SYS_read,
+    SYS_lseek,
+    SYS_getxattr,
+    SYS_lgetxattr,
+    SYS_fgetxattr,
+    SYS_listxattr,
+    SYS_llistxattr,
+    SYS_flistxattr,
+    SYS_name_to_handle_at,
 ];
+
+/// The error of a number, for messages.
+pub fn errno(number: i32) -> Errno {
+    Errno(number)
+}
