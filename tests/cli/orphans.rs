@@ -164,7 +164,7 @@ fn a_chroot_is_not_left() {
             cat r/m/f
             kill $(sed -n 's/^pid *//p' said)
             n=0
-            while grep -q ' '$PWD/r/m' ' /proc/self/mounts; do n=$((n+1)); test $n -lt 100; sleep 0.05; done
+            while grep -q ' '$PWD/r/m' ' /proc/self/mounts; do n=$((n+1)); test $n -lt 600; sleep 0.05; done
             grep '^namespace' said"
         );
         let said = lab.in_user_namespace(&script).succeeds();
