@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use super::Union;
 use crate::layer::LayerId;
 use crate::merge::{DirIndex, Stack, Witnesses};
-use crate::name::NameBuf;
-use crate::tree::{Inode, ROOT};
+use crate::tree::Inode;
 
 impl Union {
     /// Whether anything that was read from a lower may be out of date.
@@ -28,7 +27,7 @@ impl Union {
         let lowers = layers.iter().filter(|l| Some(**l) != self.upper_id());
         lowers
             .map(|layer| {
-                let path = path_in(dir, *layer);
+                let path = self.real_path(dir, *layer).ok();
                 let seen = path.and_then(|path| self.layer(*layer).ok()?.witness(&path));
                 (*layer, seen)
             })
@@ -80,21 +79,4 @@ impl Union {
         own.set_stack(Stack::candidates(candidates.into()));
         self.drop_listing(dir);
     }
-}
-
-/// Where the part of `dir` in `layer` lies; `None` if it was removed.
-fn path_in(dir: &Arc<Inode>, layer: LayerId) -> Option<Vec<NameBuf>> {
-    let mut names = Vec::new();
-    let mut at = Arc::clone(dir);
-    while at.ino != ROOT {
-        if let Some(way) = at.dir().and_then(|d| d.stack().way(layer).cloned()) {
-            names.extend(way.iter().rev().cloned());
-            break;
-        }
-        let (parent, name) = at.parent()?;
-        names.push(name);
-        at = parent;
-    }
-    names.reverse();
-    Some(names)
 }

@@ -47,12 +47,11 @@ impl Union {
         if !may_be_metacopy(stat) {
             return DataAt::Unknown;
         }
-        for namespace in Namespace::ALL {
-            if let Ok(Some(_)) = place.get_xattr(namespace.name(Marker::Metacopy).as_bytes()) {
-                return DataAt::Below;
-            }
+        match place.marker(Marker::Metacopy) {
+            Ok(Some(_)) => DataAt::Below,
+            // Who opens it asks again, and is told.
+            Ok(None) | Err(_) => DataAt::Unknown,
         }
-        DataAt::Unknown
     }
 
     /// The attributes of `inode` in the view, with the blocks of its data wherever that lies.
@@ -136,7 +135,7 @@ impl Union {
 
     /// The redirect of a copy; where anybody may have written the one marker, or the other, they
     /// must be of one kind.
-    fn redirect_of(
+    pub(super) fn redirect_of(
         &self,
         place: &Place,
         namespace: Namespace,

@@ -231,8 +231,8 @@ impl Union {
             };
             let linked = inode.linked.load(Ordering::Relaxed);
             let absolute = reach == Reach::Anywhere || linked;
-            let value = place.get_xattr(namespace.name(Marker::Redirect).as_bytes())?;
-            let redirect = match value.map(|v| Redirect::decode(&v)) {
+            let met = self.redirect_of(&place, namespace)?;
+            let redirect = match met.map(|met| met.target) {
                 None => Redirect::Name(name.into()),
                 Some(Ok(redirect)) => redirect,
                 Some(Err(_)) => {

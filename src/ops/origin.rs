@@ -4,6 +4,7 @@
 //! it names is looked at, generation and all; without, the inode number in it is taken as it is.
 //! Whatever comes of it is a wish for a number only: no two objects are joined by it.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Union;
@@ -249,10 +250,7 @@ impl Union {
         if markers.opaque || markers.redirect.is_some() {
             return Ok(None);
         }
-        let lower = Stat::at(
-            std::os::fd::AsFd::as_fd(&self.dir_fd_again(dir, *below)?),
-            name,
-        )?;
+        let lower = Stat::at(self.dir_fd_again(dir, *below)?.as_fd(), name)?;
         let devices = self.table.devices();
         Ok(devices.wanted(devices.index(lower.dev), lower.attr.ino))
     }

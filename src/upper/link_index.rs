@@ -75,7 +75,7 @@ impl LinkIndex {
                 let dir = open_dir(workdir.as_fd(), name.as_bytes())?;
                 let dir = Arc::new(dir);
                 for name in entries(dir.as_fd())? {
-                    let mut entry = judge(&dir, &name);
+                    let mut entry = judge(&dir, &name)?;
                     if entry == Entry::Rubbish {
                         let gone = || remove_tree(dir.as_fd(), &name);
                         if !read_only && best_effort("clean the link index", gone()).is_some() {
@@ -161,37 +161,39 @@ impl LinkIndex {
 }
 
 /// What an entry is, by the rules of the kernel (`ovl_verify_index`).
-fn judge(dir: &Arc<OwnedFd>, name: &Name) -> Entry {
+///
+/// # Errors
+/// Those of looking at it: an entry that is passed over shows the old file under its other names.
+fn judge(dir: &Arc<OwnedFd>, name: &Name) -> Result<Entry, Errno> {
     if name.starts_with(b"#") {
-        return Entry::Rubbish; // the kernel builds what it links here
+        return Ok(Entry::Rubbish); // the kernel builds what it links here
     }
     let Some(says) = Origin::from_index_name(name) else {
-        return Entry::Foreign;
+        return Ok(Entry::Foreign);
     };
     let place = Place::at(Arc::clone(dir), name);
-    let Ok(stat) = place.stat() else {
-        return Entry::Foreign;
-    };
+    let stat = place.stat()?;
     let whiteout = stat.attr.kind == Kind::CharDev && stat.attr.rdev == 0;
     if stat.attr.kind == Kind::Dir || whiteout {
-        return Entry::Foreign;
+        return Ok(Entry::Foreign);
     }
-    let origin = |value: &[u8]| Origin::decode(value);
-    match place
-        .marker(Marker::Origin)
-        .map(|value| value.and_then(|v| origin(&v)))
-    {
-        Ok(Some(origin)) if origin == says => {}
-        Ok(Some(_)) => return Entry::Rubbish,
-        Ok(None) | Err(_) => return Entry::Foreign,
+    let origin = match place.marker(Marker::Origin) {
+        // What its owner may not read (and the daemon is no more than that) is what its name says.
+        Err(Errno::ACCESS) => return Ok(Entry::Link),
+        value => value?.and_then(|value| Origin::decode(&value)),
+    };
+    match origin {
+        Some(origin) if origin == says => {}
+        Some(_) => return Ok(Entry::Rubbish),
+        None => return Ok(Entry::Foreign),
     }
     // A count relative to the lower is only there while a name is being added.
-    let count = place.marker(Marker::Nlink).ok().flatten();
-    match count.and_then(|value| Nlink::decode(&value)) {
+    let count = place.marker(Marker::Nlink)?;
+    Ok(match count.and_then(|value| Nlink::decode(&value)) {
         Some(Nlink {
             base: Base::Upper,
             difference,
         }) if stat.attr.nlink == 1 && difference < 0 => Entry::Rubbish,
         _ => Entry::Link,
-    }
+    })
 }

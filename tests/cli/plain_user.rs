@@ -46,6 +46,26 @@ fn hard_links_of_files_that_cannot_be_written() {
     }
 }
 
+/// The daemon may not read the markers of such a file: its other names must not show the old one.
+#[test]
+fn hard_links_of_files_that_cannot_be_read() {
+    let shown = plain(
+        "echo old >a; ln a b",
+        "up
+        echo newer >m/a; chmod 200 m/a
+        down; up
+        stat -c %s m/b 2>&1 || true
+        chmod 600 u/a
+        down; up
+        cat m/b
+        down",
+    );
+    assert!(
+        !shown.starts_with('4') && shown.ends_with("newer\n"),
+        "{shown}"
+    );
+}
+
 /// As the module cache of Go is removed.
 #[test]
 fn a_tree_of_directories_that_cannot_be_written() {

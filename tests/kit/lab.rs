@@ -239,6 +239,22 @@ impl Lab {
         reading.snapshot
     }
 
+    /// The same without times: for comparing what was changed at different moments.
+    #[track_caller]
+    pub fn timeless_tree(&self) -> Snapshot {
+        let reading = self.read(Look {
+            since: Some(0),
+            ..Look::default()
+        });
+        assert!(
+            reading.faults.is_empty(),
+            "{:?}: {:#?}",
+            self.subject,
+            reading.faults
+        );
+        reading.snapshot
+    }
+
     /// Sorted names of a directory of the union.
     #[track_caller]
     pub fn ls(&self, path: &str) -> Vec<String> {

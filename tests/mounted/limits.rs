@@ -4,19 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::kit::{Errno, Lab, Look, Mounts, Subject, must, sys};
+use crate::kit::{Errno, Lab, Mounts, Subject, must, sys};
 use crate::snapshot;
-
-/// The tree without the times of what was changed by the test.
-fn tree(lab: &Lab) -> snapshot::Snapshot {
-    let look = Look {
-        since: Some(0),
-        ..Look::default()
-    };
-    let reading = lab.read(look);
-    assert!(reading.faults.is_empty(), "{:#?}", reading.faults);
-    reading.snapshot
-}
 
 /// With `.wh.` files a name of a lower needs four bytes more to be deleted or moved away. It can be
 /// looked at and changed whatever its length.
@@ -35,7 +24,7 @@ fn names_of_252_to_255_bytes_where_deletions_are_files() {
         assert_eq!(sys::text(&at), "text");
         sys::append(&at, b"!").unwrap();
         sys::chmod(&inner, 0o600).unwrap();
-        let before = tree(&lab);
+        let before = lab.timeless_tree();
         let changes: [Result<(), Errno>; 4] = [
             sys::rename(&at, lab.at("elsewhere")),
             sys::unlink(&inner),
@@ -52,12 +41,12 @@ fn names_of_252_to_255_bytes_where_deletions_are_files() {
             sys::unlink(lab.at("elsewhere")).unwrap();
         } else {
             assert_eq!(changes, [Err(Errno(libc::ENAMETOOLONG)); 4], "{len}");
-            snapshot::assert_same("after what was refused", &before, &tree(&lab));
+            snapshot::assert_same("after what was refused", &before, &lab.timeless_tree());
         }
     }
-    let before = tree(&lab);
+    let before = lab.timeless_tree();
     lab.remount();
-    snapshot::assert_same("after a remount", &before, &tree(&lab));
+    snapshot::assert_same("after a remount", &before, &lab.timeless_tree());
 }
 
 /// Deeper than any path can be named: by one directory at a time.
@@ -150,7 +139,7 @@ fn a_quota_on_the_upper() {
             .lower_at(&lower)
             .upper("")
             .mount_as(&subject);
-        let before = tree(&lab);
+        let before = lab.timeless_tree();
         for name in ["large", "linked"] {
             let at = lab.at(name);
             let answers = [sys::append(&at, b"!"), sys::truncate(&at, 7 << 20)];
@@ -161,7 +150,7 @@ fn a_quota_on_the_upper() {
             );
             assert!(sys::get(&at).unwrap() == large, "a copy shows in part");
         }
-        snapshot::assert_same("after copies that failed", &before, &tree(&lab));
+        snapshot::assert_same("after copies that failed", &before, &lab.timeless_tree());
         assert_eq!(
             sys::put(lab.at("new"), &large),
             Err(Errno(libc::EDQUOT)),
@@ -221,7 +210,7 @@ fn an_upper_that_becomes_read_only() {
         lab.remount_as(&Subject::with(writeback));
         sys::put(lab.at("up"), b"up").unwrap();
         sys::unlink(lab.at("d/x")).unwrap();
-        let before = tree(&lab);
+        let before = lab.timeless_tree();
         // Descriptors for writing are given up after a second.
         let remount = |how: &str| {
             let done = Command::new("mount")
@@ -264,7 +253,7 @@ fn an_upper_that_becomes_read_only() {
         }
         assert!(remount("rw"));
         if writeback.is_empty() {
-            snapshot::assert_same("after what was refused", &before, &tree(&lab));
+            snapshot::assert_same("after what was refused", &before, &lab.timeless_tree());
         }
         for name in ["f", "up"] {
             write(name).unwrap();

@@ -572,12 +572,17 @@ fn an_upper_is_completed_before_it_is_unmounted() {
     );
     lab.is_unmounted();
     sys::unlink(lab.in_upper("e/untouched")).unwrap();
+    expect_kernel_sees(&mut lab, &before);
+}
+
+/// Asserts what kernel overlayfs shows of an upper that was completed.
+fn expect_kernel_sees(lab: &mut Lab, wanted: &snapshot::Snapshot) {
     lab.remount_as(&kernel());
     let look = crate::Look {
         skip_ghosts: true,
         ..crate::Look::default()
     };
-    snapshot::assert_same("before and after", &before, &lab.read(look).snapshot);
+    snapshot::assert_same("before and after", wanted, &lab.read(look).snapshot);
 }
 
 /// As a tool, on what the kernel has left too.
@@ -615,12 +620,7 @@ fn an_upper_that_is_not_mounted_is_completed() {
             !around.iter().any(|name| name.starts_with(".unionmount")),
             "{around:?}"
         );
-        lab.remount_as(&kernel());
-        let look = crate::Look {
-            skip_ghosts: true,
-            ..crate::Look::default()
-        };
-        snapshot::assert_same("before and after", &before, &lab.read(look).snapshot);
+        expect_kernel_sees(&mut lab, &before);
     }
 }
 

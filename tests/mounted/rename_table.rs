@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kit::{Errno, Lab, Look, Subject, sys};
+use crate::kit::{Errno, Lab, Subject, sys};
 use crate::snapshot;
 
 /// One kind of object: what the lower has of it, and what is done to it through the union before.
@@ -182,12 +182,20 @@ fn compare(pair: Pair, flags: &[u32], [from, to]: [&str; 2]) {
             (case.to.made)(&t);
             answers.push(sys::rename2(&s, &t, case.flags));
         }
-        let tree = tree(&lab);
+        let tree = lab.timeless_tree();
         if !subject.is_kernel() {
             lab.remount();
-            snapshot::assert_same("ours before and after a remount", &tree, &self::tree(&lab));
+            snapshot::assert_same(
+                "ours before and after a remount",
+                &tree,
+                &lab.timeless_tree(),
+            );
             lab.remount_as(&Subject::Kernel);
-            snapshot::assert_same("ours and the kernel on our upper", &tree, &self::tree(&lab));
+            snapshot::assert_same(
+                "ours and the kernel on our upper",
+                &tree,
+                &lab.timeless_tree(),
+            );
         }
         (answers, tree)
     });
@@ -200,17 +208,6 @@ fn compare(pair: Pair, flags: &[u32], [from, to]: [&str; 2]) {
     assert!(wrong.is_empty(), "{} cases: {wrong:#?}", wrong.len());
     assert!(kernel.0.iter().any(Result::is_ok));
     snapshot::assert_same("kernel and ours", &kernel.1, &ours.1);
-}
-
-/// The tree without the times of what was changed by the test.
-fn tree(lab: &Lab) -> snapshot::Snapshot {
-    let look = Look {
-        since: Some(0),
-        ..Look::default()
-    };
-    let reading = lab.read(look);
-    assert!(reading.faults.is_empty(), "{:#?}", reading.faults);
-    reading.snapshot
 }
 
 #[test]
@@ -277,7 +274,7 @@ fn names_in_each_others_way() {
                 if mounted {
                     sys::umount(lab.at("mp"), 0).unwrap();
                 }
-                (answer, tree(&lab))
+                (answer, lab.timeless_tree())
             });
             assert_eq!(kernel.0, ours.0, "{what}, flags {flags}: kernel, ours");
             snapshot::assert_same(what, &kernel.1, &ours.1);
@@ -313,7 +310,7 @@ fn rights_to_rename() {
                 sys::as_user(1001, 1001, || sys::mkdir(&foreign, 0o755).unwrap());
                 let (from, to) = (lab.at(from), lab.at(to));
                 let answer = sys::as_user(1000, 1000, || sys::rename2(&from, &to, flags));
-                (answer, tree(&lab))
+                (answer, lab.timeless_tree())
             });
             let what = format!("{from} to {to}, flags {flags}");
             assert_eq!(kernel.0, ours.0, "{what}: kernel, ours");

@@ -6,9 +6,10 @@ use unionmount::error::Errno;
 use unionmount::marker::whiteout::Dialect;
 
 use crate::cases::{self, CHANGING, Case, MAKING, MOVING, REMOVING};
-use crate::kit::Lab;
-use crate::paths::{Done, Paths, Tree};
-use crate::tracer::{At, Call, errno, run};
+use crate::kit::{self, Lab};
+use crate::paths::{Done, Paths};
+use crate::tracer::{At, Call, run};
+use crate::union_tree::Tree;
 
 /// What the child saw.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -77,7 +78,7 @@ fn all_faults_of(cases: &[Case], dialect: Dialect) {
                 tries += 1;
                 let disk = opened_again(&lab, dialect);
                 if let Some(fault) = wrong(&seen, (call, error), &old, &new, &disk) {
-                    let (name, call, error) = (case.name, call.name(), errno(error));
+                    let (name, call, error) = (case.name, call.name(), kit::Errno(error));
                     faults.push(format!("{name}, call {n}, {call}, {error:?}: {fault}"));
                 }
             }
@@ -100,7 +101,7 @@ fn wrong(
     disk: &Tree,
 ) -> Option<String> {
     if seen.first != 0 && seen.first != error {
-        return Some(format!("the caller was told {:?}", errno(seen.first)));
+        return Some(format!("the caller was told {:?}", kit::Errno(seen.first)));
     }
     // Looking at what was made may fail when it is there already: whole, and for everybody.
     if seen.first != 0 && !call.changes() && seen.after == *new && disk == new {
@@ -115,7 +116,7 @@ fn wrong(
         ));
     }
     if seen.second != 0 {
-        return Some(format!("asked again: {:?}", errno(seen.second)));
+        return Some(format!("asked again: {:?}", kit::Errno(seen.second)));
     }
     if seen.finally != *new {
         return Some(format!(

@@ -24,3 +24,4 @@ mod crash;
 mod fault;
 mod paths;
 mod tracer;
+mod union_tree;

@@ -1,8 +1,5 @@
 //! A union opened in this process, without a mount, by paths.
 
-use std::collections::BTreeMap;
-
-use unionmount::attr::Kind;
 use unionmount::error::Errno;
 use unionmount::marker::whiteout::Dialect;
 use unionmount::ops::{
@@ -11,11 +8,9 @@ use unionmount::ops::{
 };
 
 use crate::kit::Lab;
+use crate::union_tree::{self, Tree};
 
 pub type Done = Result<(), Errno>;
-
-/// The tree that is seen: path to what is there.
-pub type Tree = BTreeMap<String, String>;
 
 pub struct Paths(Union);
 
@@ -131,70 +126,6 @@ impl Paths {
 
     /// Everything that is visible.
     pub fn tree(&self) -> Tree {
-        let mut tree = Tree::new();
-        let mut links = BTreeMap::new();
-        let mut dirs = vec![(String::new(), 1)];
-        while let Some((dir, ino)) = dirs.pop() {
-            let mut names = Vec::new();
-            let listed = self.0.read_dir(ino, 0, false, &mut |item| {
-                if item.name != b"." && item.name != b".." {
-                    names.push(item.name.to_vec());
-                }
-                true
-            });
-            if let Err(e) = listed {
-                tree.insert(format!("{dir}/"), format!("not listed: {:?}", e.errno()));
-            }
-            names.sort();
-            for name in names {
-                let path = format!("{dir}/{}", name.escape_ascii());
-                let what = match self.0.lookup(ino, &name) {
-                    Err(e) => format!("{:?}", e.errno()),
-                    Ok(entry) => {
-                        if entry.attr.kind == Kind::Dir {
-                            dirs.push((path.clone(), entry.attr.ino));
-                        }
-                        let first = links.entry(entry.attr.ino).or_insert_with(|| path.clone());
-                        format!("{} = {first}", self.describe(&entry.attr))
-                    }
-                };
-                let twice = tree.insert(path.clone(), what);
-                assert_eq!(twice, None, "{path} is listed twice");
-            }
-        }
-        tree
-    }
-
-    fn describe(&self, attr: &unionmount::attr::Attr) -> String {
-        let mut data = Vec::new();
-        let content = match attr.kind {
-            Kind::File => match self.0.read(attr.ino, 0, 1 << 16, &mut data) {
-                Ok(()) => data.escape_ascii().to_string(),
-                Err(e) => format!("not read: {:?}", e.errno()),
-            },
-            Kind::Symlink => format!("{:?}", self.0.readlink(attr.ino).map_err(|e| e.errno())),
-            _ => String::new(),
-        };
-        let links = if attr.kind == Kind::Dir {
-            0
-        } else {
-            attr.nlink
-        };
-        let names = self.0.listxattr(caller(), attr.ino).map_err(|e| e.errno());
-        let mut values = Vec::new();
-        for name in names.iter().flatten() {
-            let value = self.0.getxattr(attr.ino, name).map_err(|e| e.errno());
-            values.push(format!("{}={value:?}", name.escape_ascii()));
-        }
-        values.sort();
-        format!(
-            "{:?} {:o} {}:{} links {links} size {} {content:?} {values:?} {:?}",
-            attr.kind,
-            attr.perm,
-            attr.uid,
-            attr.gid,
-            if attr.kind == Kind::Dir { 0 } else { attr.size },
-            names.err()
-        )
+        union_tree::read(&self.0)
     }
 }

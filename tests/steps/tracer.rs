@@ -3,8 +3,6 @@
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::kit::Errno;
-
 /// What happens at one of the counted calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -385,8 +383,3 @@ const NAMES: &[(i64, &str)] = names![
     SYS_flistxattr,
     SYS_name_to_handle_at,
 ];
-
-/// The error of a number, for messages.
-pub fn errno(number: i32) -> Errno {
-    Errno(number)
-}

@@ -5,7 +5,8 @@
 
 mod layers;
 mod request;
-mod tree;
+#[path = "../../../tests/steps/union_tree.rs"]
+mod union_tree;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -32,12 +33,12 @@ fuzz_target!(|input: Input| {
     for request in input.requests.iter().take(64) {
         request.make(&union, &mut inodes);
     }
-    let seen = tree::read(&union);
+    let seen = union_tree::read(&union);
     drop(union);
     let union = layers
         .open(input.whiteout)
         .unwrap_or_else(|e| panic!("not opened again: {e}"));
-    let again = tree::read(&union);
+    let again = union_tree::read(&union);
     assert_eq!(seen, again, "before and after opening again");
     assert_eq!(before, layers.lowers(), "a lower was written to");
 });
