@@ -21,11 +21,15 @@ pub struct Reading {
     requests: Option<u64>,
 }
 
+/// The kind of request that has no answer: nobody waits for it.
+const UNANSWERED: &str = "forget";
+
 /// What one timed step cost the daemon.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Cost {
     pub cpu_seconds: f64,
     pub peak_rss_kib: u64,
+    /// Those that a caller waited for.
     pub requests: Option<u64>,
 }
 
@@ -99,7 +103,11 @@ fn count_requests(program: &Path, mnt: &Path) -> Result<u64> {
         .get("requests")
         .and_then(serde_json::Value::as_array)
         .context("no requests in the stats")?;
-    let counts = requests.iter().filter_map(|one| one.get("count")?.as_u64());
+    let awaited = requests.iter().filter(|one| {
+        let op = one.get("op").and_then(serde_json::Value::as_str);
+        op != Some(UNANSWERED)
+    });
+    let counts = awaited.filter_map(|one| one.get("count")?.as_u64());
     Ok(counts.sum())
 }
 

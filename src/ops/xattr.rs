@@ -41,14 +41,21 @@ impl Union {
         };
         self.refuse_list(name)?;
         let seen = inode.xattrs.look();
-        let absent = *disk == *CAPABILITY
-            && (seen.has(XattrFact::NoCapability) || self.list_shows_no_capability(&inode, seen))
+        let absent = *disk == *CAPABILITY && seen.has(XattrFact::NoCapability)
             || name == acl::ACCESS && seen.has(XattrFact::NoAcl);
-        // Of what is in no namespace the layer says something else than that it is not there.
-        let known = NAMESPACES.iter().any(|prefix| disk.starts_with(prefix)) || is_acl(name);
+        // Of what is in no namespace, or is nothing but one, the layer says something else than that
+        // it is not there.
+        let known = is_acl(name)
+            || NAMESPACES.iter().any(|prefix| {
+                disk.strip_prefix(*prefix)
+                    .is_some_and(|rest| !rest.is_empty())
+            });
         // The kernel's own (labels, measurements) come to objects of the upper without our doing.
         let theirs = disk.starts_with(b"security.") && Some(inode.id().layer) == self.upper_id();
-        if absent || (known && !theirs && seen.has(XattrFact::None)) {
+        if absent
+            || known && !theirs && seen.has(XattrFact::None)
+            || known && self.is_not_listed(&inode, seen, &disk)
+        {
             return Err(Errno::NODATA.into());
         }
         match self.read_place(&inode, |place| place.xattr(&disk)) {
@@ -77,23 +84,24 @@ impl Union {
         Ok(())
     }
 
-    /// Asks an object of a lower for all names instead of the one: engines that compare two mounts ask
-    /// for the list of every file next, and are then answered from memory.
-    fn list_shows_no_capability(&self, inode: &Arc<Inode>, seen: FactsSeen) -> bool {
-        if seen.has(XattrFact::None) || !self.remembers_lists(inode) {
+    /// Asks an object of a lower for all names instead of the one, once: who asks for one asks for
+    /// others next (`ls -l` for a label and a list, engines that compare two mounts for capabilities
+    /// and all names), and is then answered from memory.
+    fn is_not_listed(&self, inode: &Arc<Inode>, seen: FactsSeen, disk: &[u8]) -> bool {
+        if seen.has(XattrFact::Some) || !self.remembers_lists(inode) {
             return false;
         }
         let Ok(names) = self.read_place(inode, Place::list_xattrs) else {
             return false;
         };
-        if names.is_empty() {
-            inode.xattrs.learn(seen, XattrFact::None);
-        } else if !names.iter().any(|name| **name == *CAPABILITY) {
-            inode.xattrs.learn(seen, XattrFact::NoCapability);
-        } else {
-            return false;
-        }
-        true
+        let listed = names.iter().any(|name| **name == *disk);
+        let fact = match (names.is_empty(), listed) {
+            (true, _) => XattrFact::None,
+            (false, false) if *disk == *CAPABILITY => XattrFact::NoCapability,
+            (false, _) => XattrFact::Some,
+        };
+        inode.xattrs.learn(seen, fact);
+        !listed
     }
 
     /// Whether an object is one of a lower that tells all its attributes when it lists them: nobody

@@ -177,11 +177,13 @@ pub enum XattrFact {
     NoCapability = 2,
     /// It has no access control list.
     NoAcl = 4,
+    /// It has some attribute.
+    Some = 8,
 }
 
 impl XattrFacts {
     /// Facts, and the number of changes so far in the bits above.
-    const MASK: u16 = 7;
+    const MASK: u16 = 15;
 
     /// What is known now.
     pub fn look(&self) -> FactsSeen {

@@ -48,12 +48,22 @@ pub struct Results {
 
 impl Figures {
     pub fn median(&self) -> Option<f64> {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get(values.len().saturating_sub(1) / 2)?;
-        Some(f64::midpoint(lower, upper))
+        median(self.values.clone())
     }
+
+    /// Requests of one operation that somebody waited for.
+    pub fn requests(&self) -> Option<f64> {
+        let counts = self.costs.iter().filter_map(|cost| cost.requests);
+        let all = median(counts.map(|count| count as f64).collect())?;
+        Some(all / self.operations.max(1) as f64)
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = *values.get(values.len().saturating_sub(1) / 2)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 impl Results {

@@ -3,19 +3,32 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::{Figures, Results, Verdict};
-use crate::row::{Row, Unit, three_digits};
+use super::{Figures, Results, Verdict, median};
+use crate::row::{Goal, Row, Unit, three_digits};
+use crate::workloads::A_REQUEST;
 
 /// A table before it has a form.
+#[derive(Default)]
 struct Cells {
     head: Vec<String>,
     lines: Vec<Vec<String>>,
 }
 
+fn tables(results: &Results, rows: &[Row]) -> [(&'static str, Cells); 3] {
+    [
+        ("Times", times(results, rows)),
+        ("What the daemons used", costs(results, rows)),
+        (
+            "What is missed, and what requests have to do with it",
+            missed(results, rows),
+        ),
+    ]
+}
+
 /// Everything, for the terminal.
 pub fn text(results: &Results, rows: &[Row]) -> String {
     let mut all = notes(results, "");
-    for cells in [times(results, rows), costs(results, rows)] {
+    for (title, cells) in tables(results, rows) {
         let mut table = Table::new();
         table
             .load_style(NOTHING)
@@ -27,7 +40,7 @@ pub fn text(results: &Results, rows: &[Row]) -> String {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        all.push('\n');
+        all.push_str(&format!("\n{title}\n"));
         all.push_str(&table.to_string());
         all.push('\n');
     }
@@ -37,11 +50,7 @@ pub fn text(results: &Results, rows: &[Row]) -> String {
 /// Everything, for a document.
 pub fn markdown(results: &Results, rows: &[Row]) -> String {
     let mut all = notes(results, "- ");
-    let titles = ["Times", "What the daemons used"];
-    for (title, cells) in titles
-        .iter()
-        .zip([times(results, rows), costs(results, rows)])
-    {
+    for (title, cells) in tables(results, rows) {
         all.push_str(&format!("\n### {title}\n\n"));
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         all.push_str(&line(&cells.head));
@@ -143,14 +152,56 @@ fn costs(results: &Results, rows: &[Row]) -> Cells {
     }
 }
 
-fn cost(figures: &Figures) -> String {
-    let median = |values: Vec<f64>| {
-        let figures = Figures {
-            values,
-            ..Figures::default()
-        };
-        figures.median()
+/// Rows in which unionmount takes longer than it may next to the kernel: how much longer it takes,
+/// and how much of that its requests would take if each were answered from memory.
+fn missed(results: &Results, rows: &[Row]) -> Cells {
+    let a_request = [
+        results.median(A_REQUEST, "unionmount"),
+        results.median(A_REQUEST, "kernel"),
+    ];
+    let [Some(ours), Some(kernels)] = a_request else {
+        return Cells::default();
     };
+    let a_request = (ours - kernels).max(0.0);
+    let lines = rows.iter().filter_map(|row| {
+        let Goal::Kernel(most) = row.goal else {
+            return None;
+        };
+        let ratio = results.ratio(row.slug, "unionmount")?;
+        if ratio <= most {
+            return None;
+        }
+        let figures = results.rows.get(row.slug)?.get("unionmount")?;
+        let longer = figures.median()? - results.median(row.slug, "kernel")?;
+        let requests = figures.requests()?;
+        let waiting = requests * a_request;
+        Some(vec![
+            row.title.to_owned(),
+            format!("{} (<={most})", three_digits(ratio)),
+            row.unit.show(longer),
+            three_digits(requests),
+            format!(
+                "{} ({:.0} %)",
+                row.unit.show(waiting),
+                100.0 * waiting / longer
+            ),
+        ])
+    });
+    let requests = format!("these at {} each", Unit::PerOperation.show(a_request));
+    let head = [
+        "workload",
+        "to the kernel",
+        "longer by",
+        "requests",
+        &requests,
+    ];
+    Cells {
+        lines: lines.collect(),
+        head: head.map(str::to_owned).to_vec(),
+    }
+}
+
+fn cost(figures: &Figures) -> String {
     let costs = &figures.costs;
     let Some(cpu) = median(costs.iter().map(|cost| cost.cpu_seconds).collect()) else {
         return "-".into();
@@ -158,11 +209,8 @@ fn cost(figures: &Figures) -> String {
     let peak = costs.iter().map(|cost| cost.peak_rss_kib).max();
     let mib = peak.unwrap_or_default() as f64 / 1024.0;
     let mut shown = format!("{cpu:.2} s, {} MiB", three_digits(mib));
-    let requests = costs.iter().filter_map(|cost| cost.requests);
-    let requests: Vec<f64> = requests.map(|count| count as f64).collect();
-    if let Some(requests) = median(requests) {
-        let each = requests / figures.operations.max(1) as f64;
-        shown.push_str(&format!(", {}", three_digits(each)));
+    if let Some(requests) = figures.requests() {
+        shown.push_str(&format!(", {}", three_digits(requests)));
     }
     shown
 }

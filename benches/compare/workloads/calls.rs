@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fgetxattr, fstat, open, openat, statat, unlinkat};
 use rustix::io::{Errno, read, write};
 
 use super::Workload;
@@ -12,6 +12,9 @@ use super::tools::cpus;
 use crate::layers::Which;
 use crate::row::{Goal, each};
 use crate::session::{MADE, Native, Session};
+
+/// The row that shows what any request takes, whatever it asks for.
+pub const A_REQUEST: &str = "request";
 
 /// How many files the loops go round.
 const FILES: usize = 100;
@@ -50,6 +53,26 @@ pub const ALL: &[Workload] = &[
             ),
         ],
         run: calls,
+    },
+    Workload {
+        name: "request",
+        layers: Which::Debian,
+        native: Native::Shared,
+        rows: &[
+            each(
+                A_REQUEST,
+                "a missing xattr: one request, answered from memory",
+                Goal::None,
+                0.0,
+            ),
+            each(
+                "request-cpus",
+                "the same by a thread per CPU",
+                Goal::None,
+                0.0,
+            ),
+        ],
+        run: requests,
     },
     Workload {
         name: "create",
@@ -156,9 +179,7 @@ fn over_by_all(
 
 fn calls(session: &mut Session<'_>) -> Result<()> {
     let many = session.sizes.operations;
-    let step = session.set.files.len() / FILES;
-    let files = session.set.files.iter().step_by(step.max(1)).take(FILES);
-    let files: Vec<PathBuf> = files.cloned().collect();
+    let files = some_files(session);
     let missing: Vec<PathBuf> = files.iter().map(|file| file.with_extension("no")).collect();
     session.mount()?;
     session.meet_daemon()?;
@@ -188,6 +209,39 @@ fn calls(session: &mut Session<'_>) -> Result<()> {
     session.time("stat-cpus", each * cpus(), |_| {
         over_by_all(&dir, &files, each, |dir, name| stat(dir, name))
     })
+}
+
+fn getxattr_missing(dir: impl AsFd, name: &Path) -> Result<()> {
+    let file = openat(dir, name, OFlags::RDONLY, Mode::empty())?;
+    match fgetxattr(&file, "user.none", &mut [0; 16]) {
+        Err(Errno::NODATA) => Ok(()),
+        _ => bail!("{} has user.none", name.display()),
+    }
+}
+
+/// The kernel keeps no extended attribute of a FUSE filesystem: it asks each time.
+fn requests(session: &mut Session<'_>) -> Result<()> {
+    let each = session.sizes.operations / cpus();
+    let files = some_files(session);
+    session.mount()?;
+    session.meet_daemon()?;
+    let dir = open_dir(&session.mnt)?;
+    over(&dir, &files, files.len(), |dir, name| {
+        getxattr_missing(dir, name)
+    })?;
+    session.time(A_REQUEST, each, |_| {
+        over(&dir, &files, each, |dir, name| getxattr_missing(dir, name))
+    })?;
+    session.time("request-cpus", each * cpus(), |_| {
+        over_by_all(&dir, &files, each, |dir, name| getxattr_missing(dir, name))
+    })
+}
+
+/// Some of the files, from all over the tree.
+fn some_files(session: &Session<'_>) -> Vec<PathBuf> {
+    let all = &session.set.files;
+    let step = (all.len() / FILES).max(1);
+    all.iter().step_by(step).take(FILES).cloned().collect()
 }
 
 fn create_unlink(session: &mut Session<'_>) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::layers::Which;
 use crate::row::Row;
 use crate::session::{Native, Session};
 
+pub use calls::A_REQUEST;
 pub use tools::cpus;
 
 /// Rows that are measured in one mount.
