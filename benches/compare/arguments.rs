@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Adds another build of unionmount as a peer; may be repeated
     #[arg(long, value_name = "NAME=PATH")]
     pub binary: Vec<String>,
+    /// The image with all layers lies in this directory, on a disk, instead of in memory
+    #[arg(long, value_name = "DIR")]
+    pub disk: Option<PathBuf>,
     /// Where all figures go as JSON
     #[arg(
         long,

@@ -122,7 +122,7 @@ fn measure(arguments: &Arguments) -> Result<Results> {
         workloads.retain(|workload| workload.layers != layers::Which::System);
     }
     let (peers, mut missing) = peer::find(arguments)?;
-    let scratch = Scratch::new(!arguments.quick)?;
+    let scratch = Scratch::new(!arguments.quick, arguments.disk.as_deref())?;
     interrupt::watch(scratch.whole().to_owned())?;
     let peers = measure::able(peers, &scratch, &mut missing)?;
     let fixtures = fixtures::Fixtures::new(&scratch.root().join("f"), sizes)?;

@@ -1,4 +1,4 @@
-//! Where everything lies: an ext4 image in memory, so that no disk is measured, and none is harmed.
+//! Where everything lies: an ext4 image, in memory unless a disk is to be measured.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -25,11 +25,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// On an ext4 image in `/dev/shm` where that can be mounted, else in the temporary directory.
+    /// On an ext4 image in `disk`, or else in `/dev/shm`, or else in the temporary directory.
     /// With `fill`, all of the image is written once before: memory that a virtual machine uses for the
     /// first time is slow, and whoever happened to get it would be called slow.
-    pub fn new(fill: bool) -> Result<Scratch> {
-        match Scratch::on_image(fill) {
+    pub fn new(fill: bool, disk: Option<&Path>) -> Result<Scratch> {
+        if let Some(disk) = disk {
+            return Scratch::on_image(fill, disk, IMAGE_BYTES, "the disk");
+        }
+        let bytes = IMAGE_BYTES.min(available_memory()? / 10 * 6);
+        match Scratch::on_image(fill, Path::new("/dev/shm"), bytes, "tmpfs") {
             Ok(scratch) => Ok(scratch),
             Err(why) => {
                 eprintln!("no image can be mounted, a disk will be in the figures: {why:#}");
@@ -44,11 +48,11 @@ impl Scratch {
         }
     }
 
-    fn on_image(fill: bool) -> Result<Scratch> {
+    fn on_image(fill: bool, place: &Path, bytes: u64, over: &str) -> Result<Scratch> {
         let dir = tempfile::Builder::new()
             .prefix("um-compare-")
-            .tempdir_in("/dev/shm")?;
-        let bytes = IMAGE_BYTES.min(available_memory()? / 10 * 6);
+            .tempdir_in(place)
+            .with_context(|| place.display().to_string())?;
         let image = dir.path().join("ext4");
         let mut file = std::fs::File::create(&image)?;
         if fill {
@@ -60,7 +64,7 @@ impl Scratch {
         let scratch = Scratch {
             root: root.clone(),
             backing: format!(
-                "ext4 (defaults, no lazy initialisation) of {} GiB on a loop device over tmpfs{}",
+                "ext4 (defaults, no lazy initialisation) of {} GiB on a loop device over {over}{}",
                 bytes >> 30,
                 if fill {
                     ", all of it written before"

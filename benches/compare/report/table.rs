@@ -175,17 +175,18 @@ fn missed(results: &Results, rows: &[Row]) -> Cells {
         let longer = figures.median()? - results.median(row.slug, "kernel")?;
         let requests = figures.requests()?;
         let waiting = requests * a_request;
-        Some(vec![
+        let mut line = vec![
             row.title.to_owned(),
             format!("{} (<={most})", three_digits(ratio)),
-            row.unit.show(longer),
+            "-".to_owned(),
             three_digits(requests),
-            format!(
-                "{} ({:.0} %)",
-                row.unit.show(waiting),
-                100.0 * waiting / longer
-            ),
-        ])
+            row.unit.show(waiting),
+        ];
+        if longer > 0.0 {
+            line[2] = row.unit.show(longer);
+            line[4].push_str(&format!(" ({:.0} %)", 100.0 * waiting / longer));
+        }
+        Some(line)
     });
     let requests = format!("these at {} each", Unit::PerOperation.show(a_request));
     let head = [
