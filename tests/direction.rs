@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("name", &[]),
     ("sys", &["attr", "error"]),
-    ("marker", &["attr", "error", "name"]),
+    ("marker", &["attr", "error", "ids", "name"]),
     ("layer", &["attr", "error", "marker", "name", "sys"]),
     ("merge", &["attr", "error", "layer", "marker", "name"]),
     (

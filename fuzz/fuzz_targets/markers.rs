@@ -7,6 +7,7 @@ use unionmount::marker::nlink::Nlink;
 use unionmount::marker::origin::{HandleFormat, Origin};
 use unionmount::marker::whiteout::Dialect;
 use unionmount::marker::xattr::{OnDisk, on_disk, shown};
+use unionmount::marker::override_stat::{self, OverrideStat, Store};
 use unionmount::marker::{acl, opaque, whiteout};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -26,6 +27,15 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(Nlink::decode(nlink.encode().as_bytes()), Some(nlink));
     }
     opaque::decode(bytes);
+    if let Ok(kept) = OverrideStat::decode(bytes) {
+        for store in Store::ALL {
+            let again = OverrideStat::decode(&kept.encode(store));
+            assert_eq!(again, Ok(kept));
+        }
+    }
+    if let Some(own) = override_stat::unwrap(bytes) {
+        assert_eq!(override_stat::wrap(own), bytes);
+    }
     // What a user calls an attribute is what the user sees it called, and never a marker.
     if let Ok(disk) = on_disk(bytes) {
         assert_eq!(shown(&disk), OnDisk::Shown(bytes.into()));

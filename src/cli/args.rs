@@ -210,6 +210,9 @@ pub(crate) struct MountArgs {
     /// The same for groups
     #[arg(long, value_name = "RANGES")]
     pub(crate) gid_map: Option<OsString>,
+    /// Owners and modes in attributes: off, read, or kept so: containers, security [default: off]
+    #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
+    pub(crate) stat_override: Option<Override>,
     /// Access control lists: auto, or off for mode bits alone [default: auto]
     #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
     pub(crate) acl: Option<Acl>,
@@ -262,6 +265,15 @@ pub(crate) enum Verity {
 pub(crate) enum Io {
     Cached,
     Direct,
+}
+
+/// `--stat-override`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Override {
+    Off,
+    Read,
+    Containers,
+    Security,
 }
 
 /// `--acl`

@@ -39,9 +39,6 @@ fn explain(group: &'static Group, (word, treatment): &(&'static str, Treatment))
             format!("{why}; {} accepted", one_of(allowed)),
         ),
         Treatment::Refuse(why) => ("refused", (*why).to_owned()),
-        Treatment::RefuseUnless(allowed, why) => {
-            ("refused", format!("{why}; {} accepted", one_of(allowed)))
-        }
     };
     Word {
         group: group.title,

@@ -26,6 +26,7 @@ use super::options;
 use super::plan::MountPlan;
 use super::render;
 use super::shutdown;
+use super::stat_override;
 use crate::error::best_effort;
 use crate::fuse::{IoMode, ServeOptions, Server, default_threads};
 use crate::ops::{
@@ -311,6 +312,9 @@ fn options_in_force(plan: &MountPlan) -> Vec<String> {
         for text in ranges.into_iter().chain(squash) {
             add(true, text);
         }
+    }
+    if let Some(mode) = stat_override::word(plan.config.stat_override) {
+        add(true, format!("stat_override={mode}"));
     }
     add(plan.config.acl == AclMode::Off, "acl=off".to_owned());
     if let Some(timeout) = plan.serve.timeout {

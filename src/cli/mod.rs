@@ -26,6 +26,7 @@ mod readahead;
 mod remount;
 mod render;
 mod shutdown;
+mod stat_override;
 mod umount;
 mod values;
 mod words;

@@ -21,8 +21,6 @@ pub(crate) enum Treatment {
     WarnUnless(&'static [&'static str], &'static str),
     /// Ignoring it would show wrong things: an error that says why.
     Refuse(&'static str),
-    /// Accepted with one of these values, an error with any other.
-    RefuseUnless(&'static [&'static str], &'static str),
 }
 
 /// Our own settings, as `-o` words.
@@ -46,6 +44,8 @@ pub(crate) enum Setting {
     SquashToRoot,
     SquashToUid,
     SquashToGid,
+    StatOverride,
+    XattrPermissions,
     Acl,
     NoAcl,
     Writeback,
@@ -91,6 +91,11 @@ impl Setting {
             Setting::SquashToRoot => "all is shown as owned by root",
             Setting::SquashToUid => "all is shown as owned by this user",
             Setting::SquashToGid => "all is shown as owned by this group",
+            Setting::StatOverride => "`--stat-override`",
+            Setting::XattrPermissions => {
+                "`--stat-override`: 0 `read`, 1 `security`, 2 `containers`; called as fuse-overlayfs, 0 \
+                 unless said"
+            }
             Setting::Acl => "`--acl`; without a value: auto",
             Setting::NoAcl => "`--acl off`; with the value 0: auto",
             Setting::Writeback => "`--writeback`; off unless said, in fuse-overlayfs on",
@@ -112,7 +117,7 @@ impl Setting {
 }
 
 use Setting as S;
-use Treatment::{Accept, Clear, Moot, Ours, Refuse, RefuseUnless, Set, Warn, WarnUnless};
+use Treatment::{Accept, Clear, Moot, Ours, Refuse, Set, Warn, WarnUnless};
 
 /// A word and how it is taken.
 type Row = (&'static str, Treatment);
@@ -171,7 +176,6 @@ pub(crate) const GROUPS: &[Group] = &[
     },
 ];
 
-const OWNERS: &str = "owners in attributes are not read, so files would be shown with wrong ones";
 /// Why layers of plug-ins are refused.
 pub(crate) const PLUGINS: &str =
     "layer plug-ins are not supported, so their layers would be missing";
@@ -190,6 +194,7 @@ const OURS: &[Row] = &[
     ("whiteout", Ours(S::Whiteout)),
     ("redirect_dir", Ours(S::RedirectDir)),
     ("acl", Ours(S::Acl)),
+    ("stat_override", Ours(S::StatOverride)),
     ("io", Ours(S::Io)),
     ("allow_other", Ours(S::AllowOther)),
     ("fsname", Ours(S::FsName)),
@@ -304,7 +309,7 @@ const FUSE_OVERLAYFS: &[Row] = &[
     ("squash_to_root", Ours(S::SquashToRoot)),
     ("squash_to_uid", Ours(S::SquashToUid)),
     ("squash_to_gid", Ours(S::SquashToGid)),
-    ("xattr_permissions", RefuseUnless(&["0"], OWNERS)),
+    ("xattr_permissions", Ours(S::XattrPermissions)),
     ("plugins", Refuse(PLUGINS)),
     ("threaded", Moot("there are always several threads")),
     ("fast_ino", Accept),

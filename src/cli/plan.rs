@@ -11,10 +11,13 @@ use super::failure::Failure;
 use super::metacopy::Metacopies;
 use super::options::{self, Setting, Treatment};
 use super::owners::Owners;
+use super::stat_override;
 use super::values::{choice, dirs, dirs_and_data, size, switch, threads, timeout};
 use super::words;
 use crate::fuse::{IoMode, ServeOptions};
-use crate::ops::{AclMode, Config, Durability, Origins, RedirectDir, UpperConfig, WhiteoutChoice};
+use crate::ops::{
+    AclMode, Config, Durability, Origins, RedirectDir, StatOverride, UpperConfig, WhiteoutChoice,
+};
 
 /// Under which name the program was called, and so whose habits it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +149,7 @@ struct Draft {
     durability: Durability,
     cache_size: u64,
     owners: Owners,
+    stat_override: Option<StatOverride>,
     acl: AclMode,
     serve: ServeOptions,
     allow_other: bool,
@@ -174,6 +178,7 @@ impl Default for Draft {
             durability: Durability::Synced,
             cache_size: Config::CACHE_SIZE,
             owners: Owners::default(),
+            stat_override: None,
             acl: AclMode::Auto,
             serve: ServeOptions::default(),
             allow_other: false,
@@ -227,11 +232,6 @@ impl Draft {
                 }
             }
             Some(Treatment::Refuse(why)) => return Err(refused(&shown, why)),
-            Some(Treatment::RefuseUnless(allowed, why)) => {
-                if !is_one_of(allowed) {
-                    return Err(refused(&shown, why));
-                }
-            }
             None if who == Personality::FuseOverlayfs => self.warn(&shown, UNKNOWN),
             None => {
                 return Err(Failure::Usage(format!(
@@ -287,6 +287,12 @@ impl Draft {
             }
             Setting::SquashToUid => self.owners.squash_users(word, &needed()?)?,
             Setting::SquashToGid => self.owners.squash_groups(word, &needed()?)?,
+            Setting::StatOverride => {
+                self.stat_override = Some(stat_override::meant(choice(word, &needed()?)?));
+            }
+            Setting::XattrPermissions => {
+                self.stat_override = Some(stat_override::numbered(&needed()?)?);
+            }
             Setting::Acl if value.is_none() => self.acl = AclMode::Auto,
             Setting::Acl => self.acl = acl_mode(choice(word, &needed()?)?),
             Setting::NoAcl => {
@@ -370,6 +376,9 @@ impl Draft {
         }
         if let Some(map) = &args.gid_map {
             self.owners.map_groups("--gid-map", map)?;
+        }
+        if let Some(mode) = args.stat_override {
+            self.stat_override = Some(stat_override::meant(mode));
         }
         if let Some(mode) = args.acl {
             self.acl = acl_mode(mode);
@@ -481,6 +490,7 @@ impl Draft {
                 redirect_dir: redirects_for(who, redirect_dir),
                 changing_layers: self.serve.expects_changes(),
                 ids: self.owners.finish(),
+                stat_override: self.stat_override.unwrap_or(stat_override::usual(who)),
                 acl: self.acl,
                 cache_size: self.cache_size,
             },

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
-use crate::attr::{Attr, Protection};
+use crate::attr::{Attr, Kind, Protection};
 use crate::error::{Errno, Result, WhileDoing};
 use crate::marker::acl;
+use crate::marker::override_stat::{OverrideStat, Store};
 use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
 
@@ -86,6 +87,40 @@ impl Place {
             Place::At(dir, name) => Stat::at(dir.as_fd(), name),
             Place::Fd(fd) | Place::File(fd) => Stat::at(fd.as_fd(), b""),
         }
+    }
+
+    /// The same in a layer that may keep owner, mode and type in an attribute.
+    ///
+    /// # Errors
+    /// Those of statx(2) and getxattr(2); `EIO` for an attribute that cannot be understood.
+    pub fn stat_with(&self, store: Option<Store>) -> Result<Stat, Errno> {
+        let mut stat = self.stat()?;
+        self.override_stat(store, &mut stat.attr)?;
+        Ok(stat)
+    }
+
+    /// Puts what is kept in an attribute into attributes of the object.
+    ///
+    /// # Errors
+    /// Those of getxattr(2); `EIO` for an attribute that cannot be understood.
+    pub fn override_stat(&self, store: Option<Store>, attr: &mut Attr) -> Result<(), Errno> {
+        let Some(store) = store.filter(|_| matches!(attr.kind, Kind::File | Kind::Dir)) else {
+            return Ok(());
+        };
+        let Some(value) = self.get_xattr(store.name().as_bytes())? else {
+            return Ok(());
+        };
+        let Ok(kept) = OverrideStat::decode(&value) else {
+            let name = match self {
+                Place::At(_, name) => name.escape_ascii().to_string(),
+                Place::Fd(_) | Place::File(_) => "an open object".into(),
+            };
+            let (store, value) = (store.name(), value.escape_ascii());
+            tracing::warn!("{name}: attribute {store} is no owner and mode: \"{value}\"");
+            return Err(Errno::IO);
+        };
+        kept.apply(attr);
+        Ok(())
     }
 
     /// Opens the object, which must not be a symlink unless `flags` hold `O_PATH`.

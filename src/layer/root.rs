@@ -13,6 +13,7 @@ use super::scan::Readable;
 use crate::attr::Protection;
 use crate::error::{Errno, SetupError};
 use crate::marker::origin::HandleFormat;
+use crate::marker::override_stat::Store;
 use crate::marker::whiteout::WhFiles;
 use crate::name::Name;
 
@@ -36,6 +37,8 @@ pub struct Layer {
     pub magic: u64,
     /// What names its objects on disk.
     pub handles: Handles,
+    /// The attribute that its objects have their owners, modes and types in; `None`: they are their own.
+    pub owners_in: Option<Store>,
     /// `root` is a mount of our own, so that what is mounted inside the layer does not show.
     pub private_mount: bool,
 }
@@ -80,8 +83,25 @@ impl Layer {
             magic: statfs.f_type as u64,
             handles: Handles::of(readable, &stat, &statfs),
             root: Arc::new(root),
+            owners_in: None,
             private_mount,
         })
+    }
+
+    /// The attribute that owners are kept in: the first one that the root has.
+    ///
+    /// # Errors
+    /// Those of getxattr(2).
+    pub fn find_store(&self) -> Result<Option<Store>, Errno> {
+        let root = self.root_place();
+        for store in Store::ALL {
+            match root.get_xattr(store.name().as_bytes()) {
+                Ok(None) | Err(Errno::OPNOTSUPP) => {}
+                Ok(Some(_)) => return Ok(Some(store)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
     }
 
     /// Opens directory `name` in `dir`, a directory of this layer, as `O_PATH`.

@@ -9,6 +9,7 @@ pub mod metacopy;
 pub mod nlink;
 pub mod opaque;
 pub mod origin;
+pub mod override_stat;
 pub mod protattr;
 pub mod redirect;
 pub mod whiteout;

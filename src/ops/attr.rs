@@ -9,9 +9,10 @@ use super::{Caller, Union};
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::ids;
+use crate::marker::override_stat::{OverrideStat, Store};
 use crate::sys::cred::Privileges;
 use crate::tree::Inode;
-use crate::upper::{SetTime, set_owner, set_perm, set_times};
+use crate::upper::{SetTime, keep_aside, set_owner, set_perm, set_times};
 
 /// How a time is to change.
 pub type TimeChange = SetTime;
@@ -166,6 +167,14 @@ impl Union {
             return Ok(());
         }
         let _held = self.hold_attributes(inode);
+        self.write_owner_and_mode(inode, change)
+    }
+
+    /// The same for who holds the attributes already.
+    fn write_owner_and_mode(&self, inode: &Arc<Inode>, change: &SetAttr) -> Result<()> {
+        if let Some(store) = self.upper()?.owners.store {
+            return self.change_aside(store, inode, change);
+        }
         if change.sets_owner() {
             self.with_place(inode, |place| set_owner(place, change.uid, change.gid))
                 .while_doing(|| "set the owner")?;
@@ -175,6 +184,31 @@ impl Union {
                 .while_doing(|| "set the mode")?;
         }
         Ok(())
+    }
+
+    /// The same where the upper keeps owner and mode in an attribute. What the kernel does to an object
+    /// that gets another owner is to be done here then: it loses setuid, setgid and capabilities.
+    fn change_aside(&self, store: Store, inode: &Arc<Inode>, change: &SetAttr) -> Result<()> {
+        let _alone = inode.times.lock();
+        let mut attr = self.stat(inode)?.attr;
+        if change.sets_owner() && inode.kind != Kind::Dir {
+            attr.perm = without_privileges(attr.perm, true);
+            self.drop_capability(inode)?;
+        }
+        attr.uid = change.uid.unwrap_or(attr.uid);
+        attr.gid = change.gid.unwrap_or(attr.gid);
+        attr.perm = change.perm.unwrap_or(attr.perm);
+        let shown = OverrideStat::of(&attr);
+        self.with_place(inode, |place| keep_aside(store, place, &shown))
+            .while_doing(|| format!("keep the owner in {}", store.name()))
+    }
+
+    fn set_mode(&self, inode: &Arc<Inode>, perm: u32) -> Result<()> {
+        let change = SetAttr {
+            perm: Some(perm),
+            ..SetAttr::NONE
+        };
+        self.write_owner_and_mode(inode, &change)
     }
 
     fn truncate(&self, inode: &Arc<Inode>, size: u64, caller: Caller) -> Result<()> {
@@ -196,6 +230,7 @@ impl Union {
         caller: Caller,
         cause: Cause,
     ) -> Result<bool> {
+        self.drop_capability(inode)?;
         // Relaxed: set before the kernel was told of the bits, and only ever a reason to look.
         if !inode.setid.load(Ordering::Relaxed) {
             return Ok(false);
@@ -210,8 +245,7 @@ impl Union {
         if left == attr.perm || (cause == Cause::Change && process.cap_fsetid) {
             return Ok(false);
         }
-        self.with_place(inode, |place| set_perm(place, left))
-            .while_doing(|| "clear setuid and setgid")?;
+        self.set_mode(inode, left)?;
         Ok(true)
     }
 
@@ -226,8 +260,7 @@ impl Union {
         if process.cap_fsetid || self.is_member(caller, &process, attr.gid) {
             return Ok(());
         }
-        self.with_place(inode, |place| set_perm(place, attr.perm & !0o2000))
-            .while_doing(|| "clear setgid")
+        self.set_mode(inode, attr.perm & !0o2000)
     }
 
     /// Whether the caller belongs to a group, given by its number on disk.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ids::IdMaps;
+pub use crate::marker::override_stat::Store;
 pub use crate::upper::{Durability, Origins};
 
 /// Layers and behaviour of one union.
@@ -24,6 +25,8 @@ pub struct Config {
     pub redirect_dir: RedirectDir,
     /// How owners are shown and stored.
     pub ids: IdMaps,
+    /// Whether owners, modes and types may be kept in attributes.
+    pub stat_override: StatOverride,
     /// Whether access control lists are in force.
     pub acl: AclMode,
     /// Bytes that listings kept in memory may take.
@@ -47,6 +50,7 @@ impl Default for Config {
             changing_layers: false,
             redirect_dir: RedirectDir::default(),
             ids: IdMaps::default(),
+            stat_override: StatOverride::default(),
             acl: AclMode::default(),
             cache_size: Config::CACHE_SIZE,
         }
@@ -89,6 +93,19 @@ pub enum VerityMode {
     On,
     /// So are copies without.
     Require,
+}
+
+/// Whether owners, modes and types may be kept in attributes (`--stat-override`). A layer keeps them so
+/// if its root has such an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StatOverride {
+    /// No: who may write in the root of a layer could make everything in it anybody's.
+    #[default]
+    Off,
+    /// In layers that do.
+    Read,
+    /// Also in the upper, from now on in this attribute.
+    Write(Store),
 }
 
 /// Whether access control lists are in force (`--acl`).

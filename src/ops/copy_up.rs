@@ -77,8 +77,10 @@ impl Union {
         }
         let parent_fd = self.dir_fd(&parent, upper.layer)?;
         let place = self.place(dir)?;
-        let stat = place.stat().while_doing(|| "stat a lower directory")?;
         let old = dir.id();
+        let stat = place
+            .stat_with(self.owners_in(old.layer))
+            .while_doing(|| "stat a lower directory")?;
         if self.real_id(old.layer, &stat) != old || stat.attr.kind != Kind::Dir {
             return Err(Errno::STALE.into());
         }
@@ -225,7 +227,9 @@ impl Union {
             self.upper_dir(&parent)?;
         }
         let place = self.place(inode)?;
-        let stat = place.stat().while_doing(|| "stat a lower file")?;
+        let stat = place
+            .stat_with(self.owners_in(old.layer))
+            .while_doing(|| "stat a lower file")?;
         if self.real_id(old.layer, &stat) != old || stat.attr.kind != inode.kind {
             return Err(Errno::STALE.into());
         }

@@ -9,7 +9,7 @@ use super::{Caller, Entry, Union};
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
 use crate::ids;
-use crate::layer::Stat;
+use crate::layer::{Place, Stat};
 use crate::marker::whiteout::{Dialect, WH_PREFIX};
 use crate::merge::{Index, Stack, Top};
 use crate::name::Name;
@@ -96,13 +96,19 @@ impl Union {
             Some(_) => upper.create_over_whiteout(&dir_fd, name, &new)?,
             None => upper.create(&dir_fd, name, &new)?,
         };
+        let place = Place::at(Arc::clone(&dir_fd), name);
         let stat = match &fd {
             Some(fd) => Stat::at(fd.as_fd(), b""),
-            None => Stat::at(dir_fd.as_fd(), name),
-        }
-        // It is there, and whoever asks again must find it.
-        .inspect_err(|_| self.drop_listing(&dir))
-        .while_doing(|| "stat a new object")?;
+            None => place.stat(),
+        };
+        let stat = stat
+            .and_then(|mut stat| {
+                place.override_stat(upper.owners.store, &mut stat.attr)?;
+                Ok(stat)
+            })
+            // It is there, and whoever asks again must find it.
+            .inspect_err(|_| self.drop_listing(&dir))
+            .while_doing(|| "stat a new object")?;
         let covers = covers.unwrap_or(false);
         let inode = self.note_new(upper, &dir, name, object.kind(), covers, &stat)?;
         let facts = inode.xattrs.look();

@@ -278,6 +278,7 @@ impl Union {
         let inode = self.inode(ino)?;
         self.permit_write(&inode, offset)?;
         let fd = self.write_fd(&inode)?;
+        self.drop_capability(&inode)?;
         let cleared_privileges = match how.clear_privileges {
             Some(caller) => self.clear_privileges(&inode, caller, Cause::Write)?,
             None => false,

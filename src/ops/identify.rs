@@ -67,6 +67,9 @@ impl Union {
         }
         let id = self.real_id(layer, &stat);
         let place = Place::At(fd, name.into());
+        place
+            .override_stat(self.owners_in(layer), &mut stat.attr)
+            .while_doing(|| "read the owner of an object")?;
         if (stat.attr.kind == Kind::Dir) != matches!(found.top, Top::Dir(_)) {
             if index.read().version() != version {
                 return Ok(None);
@@ -180,7 +183,9 @@ impl Union {
         if !self.came_from(id.layer, &indexed)? {
             return Ok(None);
         }
-        let mut real = indexed.stat().while_doing(|| "stat an indexed hard link")?;
+        let mut real = indexed
+            .stat_with(upper.owners.store)
+            .while_doing(|| "stat an indexed hard link")?;
         add_protection(&mut real, &indexed)?;
         if real.attr.kind != stat.attr.kind {
             return Ok(None);

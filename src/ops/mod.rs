@@ -31,6 +31,7 @@ mod metacopy;
 mod metadata_copy;
 mod open;
 mod origin;
+mod owners;
 mod place;
 mod protect;
 mod redirect;
@@ -52,8 +53,8 @@ use parking_lot::Mutex;
 pub use attr::{SetAttr, TimeChange};
 pub use complete::{Completed, Failed};
 pub use config::{
-    AclMode, Config, Durability, MetacopyConfig, Origins, RedirectDir, UpperConfig, VerityMode,
-    WhiteoutChoice,
+    AclMode, Config, Durability, MetacopyConfig, Origins, RedirectDir, StatOverride, Store,
+    UpperConfig, VerityMode, WhiteoutChoice,
 };
 pub use create::{NewObject, Perm};
 pub use dir::DirItem;
@@ -123,6 +124,8 @@ pub struct Union {
     table: Table,
     indexes: IndexCache,
     ids: IdMaps,
+    /// Attributes that keep owners are nobody's own.
+    owners_aside: bool,
     lists: acl::Lists,
     /// Directories of layers, `O_PATH`, by number of the view's directory and layer.
     dir_fds: FdCache<(u64, LayerId), OwnedFd>,

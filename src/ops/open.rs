@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::acl::Lists;
 use super::redirect::Redirects;
-use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice};
+use super::{Config, Counters, Union, UpperConfig, WhiteoutChoice, owners};
 use crate::attr::Kind;
 use crate::error::SetupError;
 use crate::layer::{Layer, LayerId, compare_handles};
@@ -44,6 +44,9 @@ impl Union {
                 .get_mut(usize::from(upper.is_some())..)
                 .unwrap_or_default(),
         );
+        let written = upper.is_some() && !config.read_only;
+        let owners_aside =
+            owners::settle(config.stat_override, &mut layers, upper.as_mut(), written)?;
         let Some(top) = layers.first() else {
             return Err(SetupError::new(
                 "cannot mount: no layer given (--lower DIR)",
@@ -79,6 +82,7 @@ impl Union {
             redirects: Redirects::of(config.redirect_dir, upper.as_ref()),
             table: Table::new(root, devices),
             ids: config.ids.clone(),
+            owners_aside,
             lists: Lists::of(
                 config.acl,
                 upper.as_ref().filter(|_| !config.read_only),

@@ -99,7 +99,10 @@ impl Union {
         match layer.handles.trace(origin) {
             Traced::Object(stat) => {
                 let linked = kind != Kind::Dir && stat.attr.nlink > 1;
-                let meant = stat.attr.kind == kind && (indexed || !linked);
+                // A file may stand for another kind.
+                let stands_in = layer.owners_in.is_some() && stat.attr.kind == Kind::File;
+                let same_kind = stat.attr.kind == kind || (stands_in && kind != Kind::Dir);
+                let meant = same_kind && (indexed || !linked);
                 devices
                     .wanted(devices.index(stat.dev), stat.attr.ino)
                     .filter(|_| meant)

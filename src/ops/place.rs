@@ -8,6 +8,7 @@ use super::Union;
 use crate::attr::Attr;
 use crate::error::Errno;
 use crate::layer::{Layer, LayerId, Place, Readable, Stat};
+use crate::marker::override_stat::Store;
 use crate::merge::RealPath;
 use crate::name::{Name, NameBuf};
 use crate::tree::{Inode, Pin, ROOT, RealId, State};
@@ -246,14 +247,20 @@ impl Union {
     /// Attributes of the real object of `inode`; that it is still this object is checked.
     pub(super) fn stat(&self, inode: &Arc<Inode>) -> Result<Stat, Errno> {
         self.with_place(inode, |place| {
-            let stat = place.stat()?; // that it is the right object is checked: no need to reread
             let id = inode.id();
+            // That it is the right object is checked: no need to reread.
+            let stat = place.stat_with(self.owners_in(id.layer))?;
             let same = self.real_id(id.layer, &stat) == id && stat.attr.kind == inode.kind;
             if inode.ino != ROOT && !same {
                 return Err(Errno::STALE);
             }
             Ok(stat)
         })
+    }
+
+    /// Where a layer keeps owners, if not on its objects.
+    pub(super) fn owners_in(&self, layer: LayerId) -> Option<Store> {
+        self.layer(layer).ok()?.owners_in
     }
 
     /// The identity of a real object.

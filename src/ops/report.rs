@@ -43,7 +43,8 @@ impl Union {
             );
         }
         let has_lists = |layer: &crate::layer::Layer| supports_acl(&layer.root_place());
-        if !upper.acl && self.layers.iter().skip(1).any(has_lists) {
+        let aside = upper.owners.store.is_some();
+        if !upper.acl && !aside && self.layers.iter().skip(1).any(has_lists) {
             lacks.push(
                 "the upper's filesystem takes no access control lists: what has one in a lower \
                  cannot be changed"

@@ -8,10 +8,11 @@ use rustix::fs::XattrFlags;
 use super::acl::is_acl;
 use super::protect::{Act, permit};
 use super::{Caller, Union};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, WhileDoing};
 use crate::ids::IdMaps;
 use crate::layer::{Layer, LayerId, Place};
 use crate::marker::acl;
+use crate::marker::override_stat::{self, Store};
 use crate::marker::xattr::{OnDisk, on_disk, shown};
 use crate::name::NameBuf;
 use crate::sys::cred::Privileges;
@@ -36,7 +37,7 @@ impl Union {
     /// `ENODATA` if there is none; `EOPNOTSUPP` for a namespace that the layer does not have.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         let inode = self.inode(ino)?;
-        let Ok(disk) = on_disk(name) else {
+        let Ok(disk) = self.disk_name(name) else {
             return Err(Errno::NODATA.into());
         };
         self.refuse_list(name)?;
@@ -58,7 +59,8 @@ impl Union {
         {
             return Err(Errno::NODATA.into());
         }
-        match self.read_place(&inode, |place| place.xattr(&disk)) {
+        let wraps = self.wraps(&inode);
+        match self.read_place(&inode, |place| read(place, wraps, &disk)) {
             // A layer without lists has none; EOPNOTSUPP would fail the kernel's own checks.
             Err(Errno::OPNOTSUPP) if is_acl(name) => Err(Errno::NODATA.into()),
             Err(Errno::NODATA) => {
@@ -94,7 +96,12 @@ impl Union {
         let Ok(names) = self.read_place(inode, Place::list_xattrs) else {
             return false;
         };
-        let listed = names.iter().any(|name| **name == *disk);
+        let wrapped = match self.wraps(inode) {
+            true => override_stat::wrap(disk),
+            false => disk.into(),
+        };
+        let is_it = |name: &NameBuf| **name == *disk || **name == *wrapped;
+        let listed = names.iter().any(is_it);
         let fact = match (names.is_empty(), listed) {
             (true, _) => XattrFact::None,
             (false, false) if *disk == *CAPABILITY => XattrFact::NoCapability,
@@ -102,6 +109,43 @@ impl Union {
         };
         inode.xattrs.learn(seen, fact);
         !listed
+    }
+
+    /// The name on disk, in layers that do not wrap, of what a user calls `name`.
+    ///
+    /// # Errors
+    /// Those of [`on_disk`]; `EPERM` for what keeps owners.
+    fn disk_name<'a>(&self, name: &'a [u8]) -> Result<Cow<'a, [u8]>, Errno> {
+        if self.owners_aside && override_stat::is_private(name) {
+            return Err(Errno::PERM);
+        }
+        on_disk(name)
+    }
+
+    /// Whether the layer of an object keeps what a user cannot set under other names.
+    fn wraps(&self, inode: &Inode) -> bool {
+        self.owners_in(inode.id().layer).is_some_and(Store::wraps)
+    }
+
+    /// Takes its capabilities from a file that is about to change, in an upper that keeps owners aside:
+    /// its filesystem may not know them for what they are, and sees no change of an owner.
+    pub(super) fn drop_capability(&self, inode: &Arc<Inode>) -> Result<()> {
+        let Some(upper) = self.upper.as_ref().filter(|u| u.owners.store.is_some()) else {
+            return Ok(());
+        };
+        let seen = inode.xattrs.look();
+        if seen.has(XattrFact::NoCapability) || seen.has(XattrFact::None) {
+            return Ok(());
+        }
+        let name = upper.on_upper(CAPABILITY);
+        match self.with_place(inode, |place| place.remove_xattr(&name)) {
+            Ok(()) => inode.xattrs.doubt(),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {
+                inode.xattrs.learn(seen, XattrFact::NoCapability);
+            }
+            Err(e) => return Err(e).while_doing(|| "clear capabilities"),
+        }
+        Ok(())
     }
 
     /// Whether an object is one of a lower that tells all its attributes when it lists them: nobody
@@ -148,7 +192,13 @@ impl Union {
         if lasts && names.is_empty() {
             inode.xattrs.learn(seen, XattrFact::None);
         }
-        let view = names.iter().filter_map(|name| match shown(name) {
+        let wraps = self.wraps(&inode);
+        let names = names.iter().filter_map(|name| match self.owners_aside {
+            true if wraps && override_stat::unwrap(name).is_some() => override_stat::unwrap(name),
+            true if override_stat::is_private(name) => None,
+            _ => Some(&**name),
+        });
+        let view = names.filter_map(|name| match shown(name) {
             OnDisk::Shown(name) => Some(name.into_owned().into_boxed_slice()),
             OnDisk::Private => None,
         });
@@ -173,9 +223,10 @@ impl Union {
         value: &[u8],
         flags: u32,
     ) -> Result<()> {
-        self.upper()?;
+        let upper = self.upper()?;
         let inode = self.inode(ino)?;
-        let disk = on_disk(name)?;
+        let disk = self.disk_name(name)?;
+        let disk = upper.on_upper(&disk);
         self.refuse_list(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let mut value = Cow::Borrowed(value);
@@ -204,9 +255,10 @@ impl Union {
     /// # Errors
     /// `ENODATA` if there is none; the upper's.
     pub fn removexattr(&self, caller: Caller, ino: u64, name: &[u8]) -> Result<()> {
-        self.upper()?;
+        let upper = self.upper()?;
         let inode = self.inode(ino)?;
-        let disk = on_disk(name)?;
+        let disk = self.disk_name(name)?;
+        let disk = upper.on_upper(&disk);
         self.refuse_list(name)?;
         permit(&inode, Act::Change)?;
         if Some(inode.id().layer) != self.upper_id() {
@@ -223,4 +275,16 @@ impl Union {
         }
         Ok(self.with_place(&inode, |place| place.remove_xattr(&disk))?)
     }
+}
+
+/// The value of what is called `disk` in layers that do not wrap. (What one that does was given from
+/// outside, such as a label, has its own name there too.)
+fn read(place: &Place, wraps: bool, disk: &[u8]) -> Result<Vec<u8>, Errno> {
+    if wraps && let Cow::Owned(wrapped) = override_stat::wrap(disk) {
+        match place.xattr(&wrapped) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            result => return result,
+        }
+    }
+    place.xattr(disk)
 }

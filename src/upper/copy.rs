@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, XattrFlags};
 
-use super::change::{SetTime, set_owner, set_perm, set_times};
+use super::change::{SetTime, set_times};
 use super::stage::Staged;
 use super::workdir::Upper;
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::{Place, Stat};
 use crate::marker::acl;
+use crate::marker::override_stat::OverrideStat;
 use crate::marker::xattr::{Marker, OnDisk, shown};
 use crate::name::NameBuf;
 
@@ -111,17 +112,16 @@ impl Upper {
             _ => 0,
         };
         // The owner before the attributes: changing it drops file capabilities.
-        set_owner(&to, Some(attr.uid), Some(attr.gid)).while_doing(|| "copy the owner")?;
-        copy_xattrs(source.names, source.place, &to)?;
+        let shown = OverrideStat::of(attr);
+        self.give_owner(&to, &shown)?;
+        self.copy_xattrs(source.names, source.place, &to)?;
         let mut has_origin = false;
         for (marker, value) in source.markers {
             // Before the mode: it may forbid to set attributes.
             let set = self.set_marker(&to, *marker, value)?;
             has_origin |= set && *marker == Marker::Origin;
         }
-        if attr.kind != Kind::Symlink {
-            set_perm(&to, attr.perm).while_doing(|| "copy the mode")?;
-        }
+        self.give_mode(&to, &shown)?;
         // What is cut short has changed: a crash may come before the cut itself says so.
         let mtime = match source.content {
             Content::File { len, .. } if len < attr.size => SetTime::Now,
@@ -205,17 +205,47 @@ impl Upper {
         Ok(())
     }
 
+    /// Copies those of the extended attributes `names` that are not markers. Access control lists come
+    /// along, for they are attributes.
+    fn copy_xattrs(&self, names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
+        // What is a user's own (escaped) is copied as it lies on disk.
+        for name in names.iter().filter(|n| shown(n) != OnDisk::Private) {
+            if is_label(name) {
+                continue;
+            }
+            let Some(target) = self.name_of_copy(name) else {
+                continue;
+            };
+            let Some(value) = from
+                .get_xattr(name)
+                .while_doing(|| "read an attribute of a lower")?
+            else {
+                continue;
+            };
+            match to.set_xattr(&target, &value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP) if !must_be_copied(name) => left_out(name),
+                Err(e) => {
+                    return Err(e)
+                        .while_doing(|| format!("copy attribute {}", name.escape_ascii()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Makes an empty object of the source's kind, for its owner only.
     fn make_like(&self, source: &Source<'_>) -> Result<(Staged<'_>, Option<Arc<OwnedFd>>), Errno> {
         let mode = Mode::from_raw_mode(0o600);
-        if source.attr.kind == Kind::File && self.unnamed_files.load(Ordering::Relaxed) {
+        let kind = self.kind_on_disk(source.attr.kind);
+        if kind == Kind::File && self.unnamed_files.load(Ordering::Relaxed) {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             let file = Arc::new(rustix::fs::openat(&self.work, ".", flags, mode)?);
             return Ok((Staged::unnamed(self, Arc::clone(&file)), Some(file)));
         }
         let (work, name) = (&self.work, self.temp_name());
         let mut file = None;
-        match source.attr.kind {
+        match kind {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
                 let made = rustix::fs::openat(work, &*name, flags | OFlags::CLOEXEC, mode)?;
@@ -232,31 +262,6 @@ impl Upper {
         }
         Ok((Staged::adopt(self, name), file))
     }
-}
-
-/// Copies those of the extended attributes `names` that are not markers. Access control lists come
-/// along, for they are attributes.
-fn copy_xattrs(names: &[NameBuf], from: &Place, to: &Place) -> Result<()> {
-    // What is a user's own (escaped) is copied as it lies on disk.
-    for name in names.iter().filter(|n| shown(n) != OnDisk::Private) {
-        if is_label(name) {
-            continue;
-        }
-        let Some(value) = from
-            .get_xattr(name)
-            .while_doing(|| "read an attribute of a lower")?
-        else {
-            continue;
-        };
-        match to.set_xattr(name, &value, XattrFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::OPNOTSUPP) if !must_be_copied(name) => left_out(name),
-            Err(e) => {
-                return Err(e).while_doing(|| format!("copy attribute {}", name.escape_ascii()));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A label that belongs to the place of an object: the system gives the copy one of its own.

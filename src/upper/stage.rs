@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 
-use super::change::{set_owner, set_perm};
+use super::change::set_perm;
 use super::whiteout::make_empty;
 use super::workdir::Upper;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing, best_effort};
 use crate::layer::{Place, Stat};
+use crate::marker::override_stat::OverrideStat;
 use crate::marker::whiteout::{Dialect, WH_OPAQUE};
 use crate::marker::xattr::{Marker, Namespace};
 use crate::name::{Name, NameBuf};
@@ -45,6 +46,25 @@ pub struct New<'a> {
     pub uid: u32,
     /// Group, unless the directory passes on its own.
     pub gid: u32,
+}
+
+impl New<'_> {
+    /// Whose it is to be, with which mode and type.
+    fn shown(&self) -> OverrideStat {
+        let (kind, rdev) = match self.kind {
+            NewKind::File => (Kind::File, 0),
+            NewKind::Dir => (Kind::Dir, 0),
+            NewKind::Symlink(_) => (Kind::Symlink, 0),
+            NewKind::Node(kind, rdev) => (kind, rdev),
+        };
+        let New { uid, gid, perm, .. } = *self;
+        OverrideStat {
+            uid,
+            gid,
+            perm,
+            kind: Some((kind, rdev)),
+        }
+    }
 }
 
 /// An object that is not visible yet; gone again unless it is published.
@@ -193,7 +213,9 @@ impl Upper {
     ) -> Result<Option<OwnedFd>> {
         let make = || make_masked(dir, name, new);
         let ours = self.ids;
-        let made = if (new.uid, new.gid) == ours {
+        let made = if self.owners.store.is_some() {
+            Err(Errno::ACCESS) // it must not be seen before its owner is written
+        } else if (new.uid, new.gid) == ours {
             make()
         } else if ours.0 == 0 && !matches!(new.kind, NewKind::Node(..)) {
             // As its owner, so that it is theirs from the first moment, ACLs inherited and quota
@@ -246,7 +268,9 @@ impl Upper {
         new: &New<'_>,
         opaque: bool,
     ) -> Result<(Staged<'_>, Option<OwnedFd>)> {
-        let parent = Stat::at(dir.as_fd(), b"").while_doing(|| "stat a directory of the upper")?;
+        let parent = Place::Fd(Arc::clone(dir))
+            .stat_with(self.owners.store)
+            .while_doing(|| "stat a directory of the upper")?;
         let mut new = *new;
         if parent.attr.perm & 0o2000 != 0 {
             new.gid = parent.attr.gid;
@@ -266,7 +290,11 @@ impl Upper {
                     0o600
                 };
                 let private = New {
-                    perm: new.perm & 0o700 | usable,
+                    kind: self.new_on_disk(new.kind),
+                    perm: match self.owners.store {
+                        Some(_) => usable,
+                        None => new.perm & 0o700 | usable,
+                    },
                     umask: 0,
                     ..new
                 };
@@ -277,11 +305,19 @@ impl Upper {
         if opaque {
             self.set_opaque(&place)?;
         }
-        set_owner(&place, Some(new.uid), Some(new.gid)).while_doing(|| "set the owner")?;
-        if !matches!(new.kind, NewKind::Symlink(_)) {
-            set_perm(&place, new.perm).while_doing(|| "set the mode")?;
+        let shown = new.shown();
+        self.give_owner(&place, &shown)?;
+        self.give_mode(&place, &shown)?;
+        // What only stands for a device is no file of that inode.
+        Ok((staged, fd.filter(|_| new.kind == NewKind::File)))
+    }
+
+    /// What lies on disk for a new object.
+    fn new_on_disk<'b>(&self, kind: NewKind<'b>) -> NewKind<'b> {
+        match (self.owners.store, kind) {
+            (Some(_), NewKind::Node(..)) => NewKind::File,
+            (_, kind) => kind,
         }
-        Ok((staged, fd))
     }
 
     /// The default ACL of an upper directory.

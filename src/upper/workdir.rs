@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use super::form::{self, Form};
 use super::link_index::{LinkIndex, Origins};
+use super::owners::OwnersAside;
 use super::probe::{Abilities, probe_reflink, probe_unnamed};
 use super::safety::{Durability, Safety};
 use crate::error::{Errno, SetupError};
@@ -64,6 +65,8 @@ pub struct Upper {
     pub exchange: bool,
     /// Access control lists work.
     pub acl: bool,
+    /// Where owners are.
+    pub owners: OwnersAside,
     /// Copies share their data.
     pub reflink: bool,
     /// Copied-up hard links.
@@ -121,6 +124,7 @@ impl Upper {
             exchange: can.exchange,
             rename_whiteout: can.rename_whiteout && dialect == Dialect::CharDev,
             acl,
+            owners: OwnersAside::default(),
             reflink,
             links,
             origins: options.origins,

@@ -55,10 +55,6 @@ const UNUSABLE: &[(&str, &[&str])] = &[
         "--lower l1 --log-file nope/log m",
         &["log file", "nope/log"],
     ),
-    (
-        "--lower l1 -o xattr_permissions=2 m",
-        &["xattr_permissions", "owners"],
-    ),
 ];
 
 #[test]

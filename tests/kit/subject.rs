@@ -16,6 +16,8 @@ pub enum Subject {
     Ours(Vec<String>),
     /// Ours, which may open no more than so many descriptors.
     Cramped(u32),
+    /// Ours, started by this command, with further arguments.
+    OursUnder(Vec<String>, Vec<String>),
     /// The kernel's overlayfs, with the options under which it keeps hard links and renames
     /// directories.
     Kernel,
@@ -25,6 +27,8 @@ pub enum Subject {
     KernelWithoutRedirects,
     /// The fuse-overlayfs found on PATH.
     FuseOverlayfs,
+    /// The same with these options too.
+    FuseOverlayfsWith(String),
 }
 
 /// The layers of one mount.
@@ -91,7 +95,10 @@ impl Subject {
     }
 
     pub fn is_ours(&self) -> bool {
-        matches!(self, Subject::Ours(_) | Subject::Cramped(_))
+        matches!(
+            self,
+            Subject::Ours(_) | Subject::Cramped(_) | Subject::OursUnder(..)
+        )
     }
 
     pub fn is_kernel(&self) -> bool {
@@ -120,8 +127,17 @@ impl Subject {
                 let command = our_layers(&mut command, layers).arg(layers.mnt);
                 finished(command, Duration::from_secs(60))
             }
-            Subject::FuseOverlayfs => {
+            Subject::OursUnder(before, arguments) => {
+                let mut command = Command::new(&before[0]);
+                command.args(&before[1..]).arg(program());
+                let command = our_layers(&mut command, layers).args(arguments);
+                finished(command.arg(layers.mnt), Duration::from_secs(60))
+            }
+            Subject::FuseOverlayfs | Subject::FuseOverlayfsWith(_) => {
                 let mut command = Command::new("fuse-overlayfs");
+                if let Subject::FuseOverlayfsWith(more) = self {
+                    command.arg("-o").arg(more);
+                }
                 command
                     .arg("-o")
                     .arg(overlay_options(layers))
@@ -162,14 +178,15 @@ impl Subject {
 
     fn try_umount(&self, mnt: &Path) -> Result<(), String> {
         match self {
-            Subject::Ours(_) | Subject::Cramped(_) => {
+            Subject::Ours(_) | Subject::Cramped(_) | Subject::OursUnder(..) => {
                 let mut command = Command::new(program());
                 finished(command.arg("umount").arg(mnt), Duration::from_secs(60))
             }
             Subject::Kernel
             | Subject::KernelWith(_)
             | Subject::KernelWithoutRedirects
-            | Subject::FuseOverlayfs => {
+            | Subject::FuseOverlayfs
+            | Subject::FuseOverlayfsWith(_) => {
                 sys::umount(mnt, 0).map_err(|errno| format!("umount2: {errno:?}"))
             }
         }

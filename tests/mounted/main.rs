@@ -37,6 +37,7 @@ mod objects;
 mod opaque;
 mod open_files;
 mod owners;
+mod owners_in_attributes;
 mod privileges;
 mod protection;
 mod races;

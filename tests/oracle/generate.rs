@@ -6,7 +6,7 @@ use crate::kit::apply::SLOTS;
 use crate::kit::operation::{Bytes, Op, Outcome};
 use crate::kit::{Snapshot, acl};
 
-const XATTRS: [&str; 7] = [
+static XATTRS: [&str; 7] = [
     "user.a",
     "user.b",
     "user.layer",
@@ -21,6 +21,8 @@ pub struct Generator {
     random: fastrand::Rng,
     /// Paths that should exist, with their type bits.
     known: BTreeMap<String, u32>,
+    /// Names of extended attributes.
+    names: &'static [&'static str],
 }
 
 impl Generator {
@@ -28,7 +30,14 @@ impl Generator {
         Generator {
             random: fastrand::Rng::with_seed(seed),
             known: BTreeMap::new(),
+            names: &XATTRS,
         }
+    }
+
+    /// The same without access control lists.
+    pub fn without_lists(self) -> Generator {
+        let (names, _lists) = XATTRS.split_at(XATTRS.len() - 2);
+        Generator { names, ..self }
     }
 
     /// Learns what exists from a whole tree.
@@ -197,7 +206,7 @@ impl Generator {
     }
 
     fn xattr(&mut self) -> (&'static str, Vec<u8>) {
-        let name = XATTRS[self.random.usize(0..XATTRS.len())];
+        let name = self.names[self.random.usize(0..self.names.len())];
         let random = &mut self.random;
         let value = if name.starts_with("system.") {
             let mut perm = || random.u16(0..8);

@@ -52,7 +52,29 @@ fn plan(subject: Subject, seed: u64, ops: u64) -> Plan {
         seed,
         ops,
         sabotage: None,
+        owners_aside: false,
     }
+}
+
+/// Owners, modes and types in attributes look as they do on the objects themselves.
+fn with_owners_in_attributes(store: &str, seed: u64) {
+    if Subject::default().is_ours() {
+        let subject = Subject::ours(&["--stat-override", store]);
+        run(&Plan {
+            owners_aside: true,
+            ..plan(subject, seed, 3000)
+        });
+    }
+}
+
+#[test]
+fn with_owners_in_attributes_of_users() {
+    with_owners_in_attributes("containers", 203);
+}
+
+#[test]
+fn with_owners_in_attributes_of_root() {
+    with_owners_in_attributes("security", 105);
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub struct Plan {
     pub ops: u64,
     /// Changes the subject's tree behind its back after that many operations: must be noticed.
     pub sabotage: Option<u64>,
+    /// The subject keeps owners in attributes: the kernel does not read its layers, and it has no access
+    /// control lists.
+    pub owners_aside: bool,
 }
 
 /// How often each kind of operation worked and failed.
@@ -58,12 +61,13 @@ pub fn run(plan: &Plan) -> Tally {
     pair.remount(false);
     pair.operate(quarter);
     // From here on each works on what the other has written.
-    pair.remount(true);
+    let crosswise = !plan.owners_aside;
+    pair.remount(crosswise);
     pair.operate(quarter);
-    pair.remount(true);
+    pair.remount(crosswise);
     pair.operate(quarter);
     pair.remount(false);
-    pair.remount(true);
+    pair.remount(crosswise);
     println!("markers seen: {:?}", pair.markers);
     let seen: usize = pair.markers.iter().sum();
     if pair.copied_late {
@@ -120,7 +124,10 @@ impl Pair {
             subject: plan.subject.clone(),
             sides: [side(&labs[0]), side(&labs[1])],
             labs,
-            generator: Generator::new(plan.seed),
+            generator: match plan.owners_aside {
+                true => Generator::new(plan.seed).without_lists(),
+                false => Generator::new(plan.seed),
+            },
             history: VecDeque::new(),
             sabotage: plan.sabotage,
             copied_late: plan.kernel != Subject::Kernel,

@@ -142,10 +142,7 @@ fn owners() {
 
 #[test]
 fn refused_options() {
-    for line in [
-        "--lower a -o xattr_permissions=2 /m",
-        "--lower a -o bind /m",
-    ] {
+    for line in ["--lower a -o move /m", "--lower a -o bind /m"] {
         assert!(matches!(typed(line), Err(Failure::Failed(_))), "{line}");
     }
 }
@@ -167,6 +164,9 @@ fn words_that_only_warn_or_pass() {
             0,
         ),
         ("squash=", usize::MAX),
+        ("xattr_permissions=3", usize::MAX),
+        ("xattr_permissions", usize::MAX),
+        ("stat_override=containers", 0),
         ("redirect_dir=on", 0),
         ("redirect_dir=on,metacopy=on,metacopy=on", 0),
         ("noacl", 0),
