@@ -6,6 +6,7 @@ mod adapter;
 mod control;
 mod convert;
 mod counters;
+mod failures;
 mod linger;
 mod notices;
 mod pool;

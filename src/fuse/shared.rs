@@ -11,12 +11,13 @@ use fuser::{
 
 use super::convert::{errno, file_attr};
 use super::counters::{Counters, Op};
+use super::failures::Failures;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::readers::Readers;
 use super::server::ServeOptions;
 use super::weight::Gauges;
-use crate::error::{self, Result, best_effort};
+use crate::error::{Result, best_effort};
 use crate::ops::{Caller, Entry, Inspect, Outdated, Perm, Union, Written};
 
 /// For ever, as far as the kernel's clock goes.
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) options: ServeOptions,
     pub(super) inspect: Inspect,
     pub(super) counters: Counters,
+    failures: Failures,
     pub(super) notifier: OnceLock<Notifier>,
     pub(super) notices: Notices,
     pub(super) readers: Readers,
@@ -61,6 +63,7 @@ impl Shared {
             options,
             inspect,
             counters: Counters::new(),
+            failures: Failures::default(),
             notifier: OnceLock::new(),
             notices,
             readers,
@@ -109,12 +112,12 @@ impl Shared {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => {
-                log_failure(op, ino, &e);
+                self.failures.tell(&self.union, op, ino.0, &e);
                 Err(errno(&e))
             }
             Err(_) => {
                 self.counters.count_panic();
-                tracing::error!("{} of inode {} panicked: this is a bug", op.name(), ino.0);
+                self.failures.tell_of_panic(&self.union, op, ino.0);
                 Err(Errno::EIO)
             }
         }
@@ -172,14 +175,6 @@ impl Shared {
     }
 }
 
-/// Expected errors at debug; those of a system call that should not have failed at warn.
-fn log_failure(op: Op, ino: INodeNo, e: &error::Error) {
-    match e.context() {
-        Some(_) => tracing::warn!("{} of inode {}: {e}", op.name(), ino.0),
-        None => tracing::debug!("{} of inode {}: {e}", op.name(), ino.0),
-    }
-}
-
 pub(super) fn empty(result: Result<(), Errno>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
@@ -202,5 +197,71 @@ pub(super) fn caller(req: &Request) -> Caller {
         uid: req.uid(),
         gid: req.gid(),
         pid: req.pid(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::ops::Config;
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shared(lower: &std::path::Path) -> Shared {
+        let config = Config {
+            lowers: vec![lower.to_owned()],
+            ..Config::default()
+        };
+        let union = Arc::new(Union::open(&config).unwrap());
+        let device = || std::fs::File::open("/dev/null").unwrap().into();
+        let inspect = Inspect::default();
+        Shared::new(
+            union,
+            ServeOptions::default(),
+            inspect,
+            Readers::new(device(), 1),
+            Notices::new(device()),
+        )
+    }
+
+    #[test]
+    fn a_panic_is_eio_a_count_and_a_line() {
+        let lower = tempfile::tempdir().unwrap();
+        std::fs::write(lower.path().join("f"), "").unwrap();
+        let shared = shared(lower.path());
+        let entry = shared.union.lookup(crate::tree::ROOT, b"f").unwrap();
+        let ino = INodeNo(entry.attr.ino);
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let result = shared.call(Op::Read, ino, |_| -> Result<()> { panic!("of a test") });
+            assert_eq!(result.map_err(i32::from), Err(Errno::EIO.into()));
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let line = format!("read of /f (inode {}) panicked", ino.0);
+        assert!(text.contains(&line), "{text}");
+        let stats = shared.counters.complete(shared.union.stats());
+        assert_eq!(stats.panics, 1);
+        // And it goes on.
+        let again = shared.call(Op::Getattr, ino, |union| union.getattr(ino.0));
+        assert_eq!(again.map(|attr| attr.ino).ok(), Some(ino.0));
     }
 }

@@ -171,6 +171,12 @@ impl Union {
         Ok(inode)
     }
 
+    /// What a number stands for, for a person: the path in the view.
+    pub fn describe(&self, ino: u64) -> String {
+        let known = self.table.get(ino);
+        known.map_or_else(|| format!("(unknown inode {ino})"), |inode| inode.path())
+    }
+
     /// The writable layer.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::Union;
 use crate::layer::supports_acl;
 
 /// Answer to `unionmount inspect`.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct Inspect {
     /// Version of the daemon.
     pub version: String,

@@ -7,6 +7,7 @@
 mod change;
 mod copy;
 mod form;
+mod holder;
 mod link_index;
 mod owners;
 mod probe;

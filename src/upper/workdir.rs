@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use super::form::{self, Form};
+use super::holder::Holder;
 use super::link_index::{LinkIndex, Origins};
 use super::owners::OwnersAside;
 use super::probe::{Abilities, probe_reflink, probe_unnamed};
@@ -206,11 +207,14 @@ fn drop_acls(work: &Arc<OwnedFd>) {
 const NOTICE: Duration = Duration::from_secs(5);
 /// How long it may then take to write out what it has.
 const WORK_DONE: Duration = Duration::from_secs(30);
+/// When to look whether there is anything to wait for: nearly always it has ended before that.
+const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks whether it has ended.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Takes a directory for this process (and the children that inherit the descriptor). Whoever mounts
-/// again right after an unmount waits for the daemon of the old mount, up to `patience`.
+/// again right after an unmount waits for the daemon of the old mount, up to `patience`; not for one
+/// whose mount is still there.
 fn lock(
     dir: BorrowedFd<'_>,
     path: &Path,
@@ -220,20 +224,35 @@ fn lock(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, ".", flags, Mode::empty())
         .map_err(|e| SetupError::at("open", path, e))?;
-    let deadline = Instant::now() + patience;
+    let start = Instant::now();
+    let mut look = LOOK;
     loop {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(fd),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-            Err(Errno::WOULDBLOCK) => {
-                return Err(SetupError::new(format!(
-                    "{what} {path:?} is in use by another mount: unmount that first, or give this \
-                     one its own"
-                )));
-            }
+            Err(Errno::WOULDBLOCK) => {}
             Err(e) => return Err(SetupError::at("lock", path, e)),
         }
+        let waited = start.elapsed();
+        if waited >= patience.min(look) {
+            look = patience;
+            let late = waited >= patience;
+            let holder = Holder::of(fd.as_fd());
+            if late || holder.as_ref().is_some_and(|holder| holder.serves) {
+                return Err(in_use(path, what, holder.as_ref()));
+            }
+        }
+        std::thread::sleep(PAUSE);
     }
+}
+
+fn in_use(path: &Path, what: &str, holder: Option<&Holder>) -> SetupError {
+    let whose = match holder {
+        Some(Holder { pid, .. }) => format!(" (process {pid})"),
+        None => String::new(),
+    };
+    SetupError::new(format!(
+        "{what} {path:?} is in use by another mount{whose}: unmount that first, or give this one its own"
+    ))
 }
 
 /// Refuses an upper whose last user left a mark that we do not understand or that forbids it.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, outcome};
 
@@ -113,9 +114,21 @@ fn directories_that_are_not_permitted() {
 fn an_upper_in_use() {
     let lab = Lab::new();
     fs::create_dir(lab.path("m2")).unwrap();
+    fs::create_dir(lab.path("w2")).unwrap();
+    fs::create_dir(lab.path("u2")).unwrap();
     lab.run("--lower l1 --upper u --work w m").succeeds();
-    lab.run("--lower l2 --upper u --work w m2")
-        .fails(1, &["in use"]);
+    let process = format!("process {}", lab.daemon());
+    let start = Instant::now();
+    for line in [
+        "--lower l2 --upper u --work w m2",
+        "--lower l2 --upper u --work w2 m2",
+        "--lower l2 --upper u2 --work w m2",
+    ] {
+        lab.run(line).fails(1, &["in use", &process]);
+    }
+    // Nothing is to be waited for: the mount is still there.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(lab.mounted("m2"), None);
     lab.run("umount m").succeeds();
     lab.run("--lower l2 --upper u --work w m2").succeeds();

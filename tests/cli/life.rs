@@ -248,3 +248,129 @@ fn a_log_file() {
         "{log}"
     );
 }
+
+#[test]
+fn what_should_not_fail_is_logged_once_with_its_path() {
+    let lab = Lab::new();
+    // A metadata-only copy whose data is nowhere.
+    fs::create_dir(lab.path("l1/dir")).unwrap();
+    fs::write(lab.path("l1/dir/broken"), "zeros").unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    let broken = lab.path("l1/dir/broken");
+    rustix::fs::setxattr(&broken, "trusted.overlay.metacopy", b"", flags).unwrap();
+    lab.run("--lower l1:l2 --log debug --log-file log m")
+        .succeeds();
+    for _ in 0..3 {
+        assert!(fs::read(lab.path("m/dir/broken")).is_err());
+        assert!(fs::read(lab.path("m/dir/missing")).is_err());
+    }
+    lab.run("umount m").succeeds();
+    let log = fs::read_to_string(lab.path("log")).unwrap();
+    let lines = |words: &[&str]| {
+        let all = log.lines();
+        all.filter(|line| words.iter().all(|word| line.contains(word)))
+            .count()
+    };
+    assert_eq!(lines(&["WARN", "read of /dir/broken: "]), 1, "{log}");
+    assert!(lines(&["DEBUG", "read of /dir/broken: "]) >= 1, "{log}");
+    assert!(lines(&["WARN", "missing"]) == 0, "{log}");
+}
+
+/// Stopped as by a debugger, it goes on where it was.
+#[test]
+fn a_stop_is_survived() {
+    let lab = Lab::new();
+    let daemon = lab.foreground(READ_WRITE);
+    daemon.signal(Signal::STOP);
+    let file = lab.path("m/new");
+    let writer = std::thread::spawn(move || fs::write(file, "text"));
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.signal(Signal::CONT);
+    writer.join().unwrap().unwrap();
+    assert_eq!(fs::read_to_string(lab.path("m/new")).unwrap(), "text");
+    lab.run("umount m").succeeds();
+    assert_eq!(daemon.wait().0.code, Some(0));
+}
+
+/// How a mount can end while it is used.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// umount(8) -l
+    Lazy,
+    /// SIGTERM
+    Signal,
+    /// The kernel's own way out: /sys/fs/fuse/connections/N/abort
+    Abort,
+}
+
+/// Works in `dir` until that fails.
+fn work(dir: &Path) {
+    for n in 0.. {
+        let (file, other) = (dir.join(format!("f{n}")), dir.join(format!("g{n}")));
+        let done = fs::write(&file, vec![7; 5000])
+            .and_then(|()| fs::rename(&file, &other))
+            .and_then(|()| fs::read(&other))
+            .and_then(|_| fs::read_dir(dir).map(Iterator::count))
+            .and_then(|_| fs::remove_file(&other));
+        if done.is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn under_load_it_ends_by_itself_and_leaves_nothing() {
+    for end in [End::Lazy, End::Signal, End::Abort] {
+        let lab = Lab::new();
+        for n in 0..200 {
+            fs::write(lab.path(&format!("l1/lower{n}")), "text").unwrap();
+        }
+        let daemon = lab.foreground(READ_WRITE);
+        let workers: Vec<_> = (0..8)
+            .map(|n| {
+                let dir = lab.path(&format!("m/d{n}"));
+                fs::create_dir(&dir).unwrap();
+                std::thread::spawn(move || work(&dir))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        match end {
+            End::Lazy => drop(outcome(lab.command("umount", "-l m")).succeeds()),
+            End::Signal => daemon.signal(Signal::TERM),
+            End::Abort => abort(&lab),
+        }
+        // By their paths they find nothing any more, or an error.
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        let (ended, took) = daemon.wait();
+        assert_eq!(ended.code, Some(0), "{end:?}: {ended:?}");
+        assert!(took < Duration::from_secs(5), "{end:?}: {took:?}");
+        if lab.mounted("m").is_some() {
+            // An aborted one has still to be taken away.
+            lab.run("umount m").succeeds();
+        }
+        assert_eq!(lab.mounted("m"), None, "{end:?}");
+        lab.run(READ_WRITE).succeeds();
+        assert_eq!(fs::read_to_string(lab.path("m/lower7")).unwrap(), "text");
+        assert_eq!(
+            fs::read_dir(lab.path("w/work")).unwrap().count(),
+            0,
+            "{end:?}"
+        );
+        lab.run("umount m").succeeds();
+    }
+}
+
+/// Cuts the connection of `m`.
+fn abort(lab: &Lab) {
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(lab.path("m")).unwrap().dev();
+    let control = lab.path("connections");
+    fs::create_dir(&control).unwrap();
+    outcome(lab.command("mount", "-t fusectl none connections")).succeeds();
+    let minor = rustix::fs::minor(device).to_string();
+    let cut = fs::write(control.join(minor).join("abort"), "1");
+    outcome(lab.command("umount", "connections")).succeeds();
+    cut.unwrap();
+}
