@@ -34,6 +34,8 @@ fn write_all(dir: &Path) -> io::Result<()> {
         }
         fs::create_dir_all(dir)?;
     }
+    fs::write(dir.join("copyright"), copyright())?;
+    fs::write(dir.join("changelog"), changelog())?;
     clap_mangen::generate_to(unionmount::cli::command(), &man)?;
     fs::write(man.join("mount.fuse.unionmount.8"), mount_helper()?)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
@@ -46,6 +48,27 @@ fn write_all(dir: &Path) -> io::Result<()> {
     }
     symlink("../bin/unionmount", links.join("mount.fuse.unionmount"))?;
     symlink("../../bin/unionmount", links.join("fuse-overlayfs"))
+}
+
+/// LICENSE without the text that Debian has already.
+fn copyright() -> String {
+    let all = include_str!("../LICENSE");
+    let own = all.split("\n-------------------------------------------------");
+    let own: Vec<&str> = own.take(2).collect();
+    let apache = "The Apache License, Version 2.0, is on Debian systems in\n/usr/share/common-licenses/Apache-2.0.\n";
+    format!(
+        "{}\n{apache}",
+        own.join("\n-------------------------------------------------")
+    )
+}
+
+/// What Debian wants beside CHANGELOG.md: that there is this version.
+fn changelog() -> String {
+    format!(
+        "unionmount ({}-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n \
+         -- The unionmount authors <unionmount@localhost>  Thu, 01 Jan 1970 00:00:00 +0000\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// mount.fuse.unionmount(8): clap does not know this command line, which is mount(8)'s.
