@@ -70,6 +70,13 @@ pub(crate) enum Control {
     Umount(UmountArgs),
     /// Give metadata-only copies of an upper their data, so that it stands alone
     Complete(CompleteArgs),
+    /// Look for what is wrong with an upper that is not mounted: bad markers, lost data, leftovers
+    ///
+    /// Each line is a path and what is wrong there. Without --repair nothing at all is written. With it, what
+    /// was never finished, entries of the link index that nothing leads to, and malformed origins are removed:
+    /// nothing that is shown changes by that.
+    #[command(after_help = CHECK_STATUS)]
+    Check(CheckArgs),
     /// Show the layers, options, process and version behind a mount
     Inspect(QueryArgs),
     /// Show requests with their latencies, caches and copy-ups of a mount
@@ -129,6 +136,43 @@ pub(crate) struct CompleteArgs {
     /// off, on or require: check fs-verity digests [default: off]
     #[arg(long, value_name = "MODE", value_enum, hide_possible_values = true)]
     pub(crate) verity: Option<Verity>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How `check` ends.
+const CHECK_STATUS: &str = "\
+Exit status, as of fsck(8):
+  0  nothing is wrong
+  1  everything that was wrong is mended
+  4  something is wrong
+  8  it could not be checked";
+
+/// What `check` is given.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The upper; it may not be mounted
+    #[arg(value_name = "UPPER")]
+    pub(crate) upper: OsString,
+    /// Its work directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: OsString,
+    /// The lowers that it is mounted over, topmost first; may be repeated
+    #[arg(long, value_name = "DIR[:DIR]...", required = true, action = clap::ArgAction::Append)]
+    pub(crate) lower: Vec<OsString>,
+    /// A layer of data alone; may be repeated
+    #[arg(long, value_name = "DIR", action = clap::ArgAction::Append)]
+    pub(crate) data: Vec<OsString>,
+    /// Follow user.overlay.* too, which anybody can write
+    #[arg(long)]
+    pub(crate) userxattr: bool,
+    /// Mend what can be mended without a loss
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Remove deletions of what no lower has, too. Name all lowers: what is in another one comes back
+    #[arg(long, requires = "repair")]
+    pub(crate) prune: bool,
     /// Print JSON for programs
     #[arg(long)]
     pub(crate) json: bool,

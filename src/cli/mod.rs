@@ -11,6 +11,7 @@ mod control;
 mod daemon;
 mod environment;
 mod failure;
+mod fsck;
 mod fusermount;
 mod helper;
 mod host;
@@ -105,6 +106,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Control::Mount(args)) => mount(*args, Personality::Plain),
         Some(Control::Umount(args)) => umount::umount(&args).map(success),
         Some(Control::Complete(args)) => complete::unmounted(&args),
+        Some(Control::Check(args)) => Ok(fsck::check(&args)),
         Some(Control::Sync(args)) => Target::find(Path::new(&args.mountpoint))?
             .sync()
             .map(success),

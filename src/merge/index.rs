@@ -262,6 +262,12 @@ impl Index {
             .map(|(c, e)| (*c, e))
     }
 
+    /// All names, what is there, and whether a layer below the upper shows them.
+    pub fn all(&self) -> impl Iterator<Item = (&Name, &Top, bool)> {
+        let entries = self.entries.values();
+        entries.map(|entry| (entry.name(), &entry.top, entry.covers))
+    }
+
     /// How many names are visible.
     pub fn visible(&self) -> usize {
         self.visible

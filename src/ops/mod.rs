@@ -12,6 +12,7 @@
 
 mod acl;
 mod attr;
+mod check;
 mod complete;
 mod config;
 mod control;
@@ -50,7 +51,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use crate::upper::{Leftovers, leftovers};
 pub use attr::{SetAttr, TimeChange};
+pub use check::{Finding, Mend, Trouble, Weight};
 pub use complete::{Completed, Failed};
 pub use config::{
     AclMode, Config, Durability, MetacopyConfig, Origins, RedirectDir, StatOverride, Store,

@@ -79,7 +79,7 @@ impl Union {
     }
 
     /// The layer whose filesystem an origin marker names, if it is one of ours and no other.
-    fn origin_layer(&self, origin: &Origin) -> Option<&Layer> {
+    pub(super) fn origin_layer(&self, origin: &Origin) -> Option<&Layer> {
         let follows = |l: &&Layer, uuid: &[u8; 16]| l.handles.may_follow(uuid, origin);
         let named = self.lowers().iter().find(|l| follows(l, &origin.uuid));
         let layer = named.or_else(|| {

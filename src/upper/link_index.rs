@@ -48,6 +48,8 @@ struct Inner {
     dir: Option<Arc<OwnedFd>>,
     /// What is in it.
     entries: HashMap<NameBuf, Entry>,
+    /// What was found in it that nothing needs.
+    rubbish: Vec<NameBuf>,
 }
 
 /// What an entry of the index is to us.
@@ -77,6 +79,9 @@ impl LinkIndex {
                 for name in entries(dir.as_fd())? {
                     let mut entry = judge(&dir, &name)?;
                     if entry == Entry::Rubbish {
+                        if !is_whiteout(&dir, &name) {
+                            inner.rubbish.push(name.clone());
+                        }
                         let gone = || remove_tree(dir.as_fd(), &name);
                         if !read_only && best_effort("clean the link index", gone()).is_some() {
                             continue;
@@ -96,6 +101,11 @@ impl LinkIndex {
             inner: RwLock::new(inner),
             changes: AtomicU64::new(0),
         })
+    }
+
+    /// What was found when it was opened that nothing needs; it is gone, if it may be.
+    pub fn rubbish(&self) -> Vec<NameBuf> {
+        self.inner.read().rubbish.clone()
     }
 
     /// Whether nothing was ever copied up as a hard link: lookups need not ask.
@@ -158,6 +168,12 @@ impl LinkIndex {
         self.changes.fetch_add(1, Ordering::SeqCst);
         rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty())
     }
+}
+
+/// The kernel keeps the whiteout that all others are links of here.
+fn is_whiteout(dir: &Arc<OwnedFd>, name: &Name) -> bool {
+    let stat = Place::at(Arc::clone(dir), name).stat();
+    stat.is_ok_and(|stat| stat.attr.kind == Kind::CharDev && stat.attr.rdev == 0)
 }
 
 /// What an entry is, by the rules of the kernel (`ovl_verify_index`).

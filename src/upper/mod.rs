@@ -26,4 +26,4 @@ pub use owners::{OwnersAside, keep_aside};
 pub use rename::{End, Move, Target};
 pub use safety::{Durability, Safety};
 pub use stage::{New, NewKind, Staged, writable_for_a_moment};
-pub use workdir::{Upper, UpperOptions};
+pub use workdir::{Leftovers, Upper, UpperOptions, leftovers};

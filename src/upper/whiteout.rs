@@ -155,14 +155,22 @@ impl Upper {
     /// Removes the whiteout of `name` in `dir`, which has an object of the name (`.wh.` dialect),
     /// or covers nothing.
     pub fn drop_whiteout(&self, dir: &Arc<OwnedFd>, name: &Name) {
+        crate::error::best_effort(
+            "remove a needless whiteout",
+            self.remove_whiteout(dir, name),
+        );
+    }
+
+    /// Removes the whiteout of `name`.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn remove_whiteout(&self, dir: &Arc<OwnedFd>, name: &Name) -> Result<(), Errno> {
         let at = match self.dialect {
             Dialect::File => wh_name(name),
             Dialect::CharDev | Dialect::Xattr => name.into(),
         };
-        crate::error::best_effort(
-            "remove a needless whiteout",
-            rustix::fs::unlinkat(dir, &*at, AtFlags::empty()),
-        );
+        rustix::fs::unlinkat(dir, &*at, AtFlags::empty())
     }
 
     /// Writes the `.wh.` file of `name`. Beside an object of the name it does not act yet, so that

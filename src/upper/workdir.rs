@@ -19,6 +19,7 @@ use super::link_index::{LinkIndex, Origins};
 use super::owners::OwnersAside;
 use super::probe::{Abilities, probe_reflink, probe_unnamed};
 use super::safety::{Durability, Safety};
+use crate::attr::Kind;
 use crate::error::{Errno, SetupError};
 use crate::layer::{Layer, LayerId, Place, Stat, clone_common_mount, supports_acl};
 use crate::marker::acl;
@@ -253,6 +254,40 @@ fn in_use(path: &Path, what: &str, holder: Option<&Holder>) -> SetupError {
     SetupError::new(format!(
         "{what} {path:?} is in use by another mount{whose}: unmount that first, or give this one its own"
     ))
+}
+
+/// What a workdir still has from its last use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leftovers {
+    /// Names in it of what was never finished.
+    pub unfinished: Vec<NameBuf>,
+    /// The mount was volatile, and did not end in order.
+    pub volatile: bool,
+}
+
+/// Looks into a workdir, without a change.
+///
+/// # Errors
+/// Those of reading it.
+pub fn leftovers(workdir: &Path) -> Result<Leftovers, SetupError> {
+    let fail = |e: Errno| SetupError::at("read workdir", workdir, e);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(CWD, workdir, flags, Mode::empty()).map_err(fail)?;
+    let work = match open_dir(dir.as_fd(), WORK.as_bytes()) {
+        Err(Errno::NOENT) => return Ok(Leftovers::default()),
+        work => work.map_err(fail)?,
+    };
+    // The whiteout that all others are links of stays there.
+    let is_whiteout = |name: &Name| {
+        Stat::at(work.as_fd(), name).is_ok_and(|s| s.attr.kind == Kind::CharDev && s.attr.rdev == 0)
+    };
+    let mut unfinished = entries(work.as_fd()).map_err(fail)?;
+    unfinished.retain(|name| **name != *b"incompat" && !is_whiteout(name));
+    let volatile = refuse_incompat(dir.as_fd(), workdir).is_err();
+    Ok(Leftovers {
+        unfinished,
+        volatile,
+    })
 }
 
 /// Refuses an upper whose last user left a mark that we do not understand or that forbids it.

@@ -41,6 +41,7 @@ fn kill_daemon(lab: &mut Lab) {
         sys::kill(pid, libc::SIGKILL).unwrap();
     }
     lab.umount();
+    lab.expect_nothing_wrong();
 }
 
 #[test]

@@ -281,10 +281,34 @@ impl Lab {
     #[track_caller]
     pub fn expect_same_after_remount(&mut self) {
         let before = (self.tree(), self.read(Look::default()).inos);
-        self.remount();
+        self.umount();
+        self.expect_nothing_wrong();
+        let subject = self.subject.clone();
+        self.remount_as(&subject);
         let after = (self.tree(), self.read(Look::default()).inos);
         snapshot::assert_same("before and after a remount", &before.0, &after.0);
         assert_eq!(before.1, after.1, "st_ino before and after a remount");
+    }
+
+    /// Asserts that `unionmount check` has nothing to say against the upper, which is not mounted.
+    #[track_caller]
+    pub fn expect_nothing_wrong(&self) {
+        if !self.has_upper || !self.subject.is_ours() {
+            return;
+        }
+        let mut command = Command::new(subject::program());
+        command.arg("check").arg(self.upper_dir());
+        command.arg("--work").arg(self.work_dir());
+        for data in &self.data {
+            command.arg("--data").arg(data);
+        }
+        for n in 0..self.lower_count() {
+            command.arg("--lower").arg(self.lower_dir(n));
+        }
+        let done = command.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        let complaint = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "check: {said}{complaint}");
     }
 
     /// Runs a control command of our program on the mount.

@@ -16,6 +16,7 @@ mod kit;
 mod acls;
 mod attributes;
 mod changing;
+mod check;
 mod copy_up;
 mod data;
 mod deviations;

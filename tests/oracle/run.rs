@@ -178,6 +178,9 @@ impl Pair {
             subjects.reverse();
         }
         for ((lab, side), subject) in self.labs.iter_mut().zip(&mut self.sides).zip(&subjects) {
+            lab.umount();
+            // Of the kernel's uppers too, where they become ours.
+            lab.expect_nothing_wrong();
             lab.remount_as(subject);
             side.has_ghosts = subject.is_kernel();
         }
