@@ -35,6 +35,8 @@ pub enum Driver {
     KernelDirect,
     /// Our program, as `mount_program`.
     Ours,
+    /// The same in a store with `force_mask`.
+    OursMasked,
     /// Debian's fuse-overlayfs, as `mount_program`.
     FuseOverlayfs,
 }
@@ -112,6 +114,10 @@ impl Machine {
             Driver::Kernel => (",redirect_dir=on", String::new()),
             Driver::KernelDirect => ("", String::new()),
             Driver::Ours => ("", program(path("bin/fuse-overlayfs"))),
+            Driver::OursMasked => {
+                let masked = program(path("bin/fuse-overlayfs")) + "force_mask = \"shared\"\n";
+                ("", masked)
+            }
             Driver::FuseOverlayfs => ("", program("/usr/bin/fuse-overlayfs".to_owned())),
         };
         let run = match self.who {

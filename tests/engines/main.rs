@@ -22,6 +22,7 @@ mod layers;
 // benches/engines uses more of it.
 #[allow(dead_code)]
 mod machine;
+mod masked;
 mod store;
 mod unions;
 
