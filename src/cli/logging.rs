@@ -68,7 +68,13 @@ pub(crate) fn start(plan: &LogPlan, foreground: bool) -> Result<Log, Failure> {
             .try_init(),
     };
     best_effort("start logging", result);
+    log_panics();
     Ok(Log { file })
+}
+
+/// What a panic says, and where it was, is logged: in the background nobody reads stderr.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
 fn open(path: &std::path::Path) -> Result<File, Failure> {
@@ -108,5 +114,46 @@ where
             .field_format()
             .format_fields(writer.by_ref(), event)?;
         writeln!(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_panic_says_and_its_place_are_logged() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        let before = std::panic::take_hook();
+        log_panics();
+        let ended = tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("of a test"))
+        });
+        std::panic::set_hook(before);
+        assert!(ended.is_err());
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            text.contains("of a test") && text.contains(file!()),
+            "{text}"
+        );
     }
 }

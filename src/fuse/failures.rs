@@ -43,10 +43,7 @@ impl Failures {
     /// A request panicked.
     pub(super) fn tell_of_panic(&self, union: &Union, op: Op, ino: u64) {
         let object = union.describe(ino);
-        tracing::error!(
-            "{} of {object} (inode {ino}) panicked: this is a bug",
-            op.name()
-        );
+        tracing::error!("{} of {object} panicked: this is a bug", op.name());
     }
 
     fn telling(&self, op: Op, ino: u64, e: &Error) -> Telling {
@@ -75,7 +72,7 @@ impl Failures {
 fn is_alarming(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE
+        Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::STALE
     )
 }
 
@@ -102,6 +99,7 @@ mod tests {
         let plain = |errno: Errno| failures.telling(Op::Lookup, 1, &errno.into());
         assert_eq!(plain(Errno::NOENT), Telling::Quietly);
         assert_eq!(plain(Errno::MFILE), Telling::Loudly);
+        assert_eq!(plain(Errno::STALE), Telling::Loudly);
     }
 
     #[test]

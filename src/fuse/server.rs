@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +148,12 @@ fn keep_house(union: &Union, (stop, wake): &(Mutex<bool>, Condvar)) {
             .wait_for(&mut stopped, Duration::from_secs(1))
             .timed_out();
         if timed_out {
-            parking_lot::MutexGuard::unlocked(&mut stopped, || union.housekeep());
+            // What went wrong once is tried again: without it descriptors and memory would pile up.
+            let work = AssertUnwindSafe(|| union.housekeep());
+            let done = parking_lot::MutexGuard::unlocked(&mut stopped, || catch_unwind(work));
+            if done.is_err() {
+                tracing::error!("the housekeeper panicked: this is a bug");
+            }
         }
     }
 }

@@ -256,7 +256,7 @@ mod tests {
             assert_eq!(result.map_err(i32::from), Err(Errno::EIO.into()));
         });
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let line = format!("read of /f (inode {}) panicked", ino.0);
+        let line = format!("read of /f (inode {}, layer 0) panicked", ino.0);
         assert!(text.contains(&line), "{text}");
         let stats = shared.counters.complete(shared.union.stats());
         assert_eq!(stats.panics, 1);

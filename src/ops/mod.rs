@@ -174,10 +174,16 @@ impl Union {
         Ok(inode)
     }
 
-    /// What a number stands for, for a person: the path in the view.
+    /// What a number stands for, for a person: the path in the view, and the layer that has it (of a
+    /// directory: the topmost).
     pub fn describe(&self, ino: u64) -> String {
-        let known = self.table.get(ino);
-        known.map_or_else(|| format!("(unknown inode {ino})"), |inode| inode.path())
+        match self.table.get(ino) {
+            Some(inode) => {
+                let layer = inode.id().layer;
+                format!("{} (inode {ino}, layer {layer})", inode.path())
+            }
+            None => format!("(unknown inode {ino})"),
+        }
     }
 
     /// The writable layer.
