@@ -22,13 +22,17 @@ impl Small {
 
     /// ext4 with small blocks, where a directory soon needs another one.
     fn ext4(lower: &str, megabytes: u64) -> Small {
+        let mkfs = "mkfs.ext4 -q -b 1024 -N 1024 -m 0 -F";
+        Small::image(lower, mkfs, megabytes)
+    }
+
+    fn image(lower: &str, mkfs: &str, megabytes: u64) -> Small {
         let small = Small::dirs(lower);
         let image = small.scratch.path().join("image");
         sys::put(&image, b"").unwrap();
         sys::truncate(&image, megabytes << 20).unwrap();
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-b", "1024", "-N", "1024", "-m", "0", "-F"])
-            .arg(&image));
+        let mut words = mkfs.split(' ');
+        run(Command::new(words.next().unwrap()).args(words).arg(&image));
         run(Command::new("mount")
             .args(["-o", "loop"])
             .arg(&image)
@@ -331,4 +335,142 @@ fn a_full_upper_is_refused_and_its_dialect_stays() {
         assert_eq!(gone.mode, libc::S_IFCHR, "{left} inodes left");
     }
     assert!(refused > 0);
+}
+
+/// Filesystems of about the smallest size there is.
+const FILESYSTEMS: [(&str, u64); 3] = [
+    ("mkfs.ext4 -q -F", 16),
+    ("mkfs.xfs -q -f", 300),
+    ("mkfs.btrfs -q -f -M", 64),
+];
+
+/// The caller of write(2) is told, and the file is the lower's still.
+#[test]
+fn a_write_whose_copy_up_finds_no_room_fails_itself() {
+    let lower = format!("f d/big pattern={}", 8 << 20);
+    for (mkfs, megabytes) in FILESYSTEMS {
+        let mut small = Small::image(&lower, mkfs, megabytes);
+        let data = sys::get(small.scratch.path().join("lower/d/big")).unwrap();
+        small.mount(&Subject::ours(&[]));
+        small.fill();
+        let fd = sys::open(small.at("d/big"), libc::O_WRONLY | libc::O_APPEND, 0).unwrap();
+        crate::fails!(sys::write(&fd, b"more"), ENOSPC);
+        drop(fd);
+        let shell = Command::new("bash")
+            .args(["-c", "echo more >> \"$0\""])
+            .arg(small.at("d/big"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&shell.stderr);
+        assert!(
+            !shell.status.success() && said.contains("No space left on device"),
+            "{mkfs}: {said}"
+        );
+        assert!(sys::get(small.at("d/big")).unwrap() == data, "{mkfs}");
+        assert!(!sys::exists(small.fs().join("upper/d/big")), "{mkfs}");
+        let left = sys::names(small.fs().join("work/work"));
+        assert!(left.len() <= 1, "{mkfs}: {left:?}");
+        small.free();
+        sys::append(small.at("d/big"), b"more").unwrap();
+        let whole = [&data[..], b"more"].concat();
+        small.remount(&Subject::ours(&[]));
+        assert!(sys::get(small.at("d/big")).unwrap() == whole, "{mkfs}");
+    }
+}
+
+/// Holes take no room: a lower file far larger than the upper is copied up.
+#[test]
+fn a_sparse_file_larger_than_the_disk_is_copied_up() {
+    let mut small = Small::image("f big data", FILESYSTEMS[0].0, FILESYSTEMS[0].1);
+    let size = 1 << 30;
+    sys::truncate(small.scratch.path().join("lower/big"), size).unwrap();
+    small.mount(&Subject::ours(&[]));
+    sys::append(small.at("big"), b"more").unwrap();
+    assert_eq!(sys::stat(small.at("big")).unwrap().size, size + 4);
+    let fd = sys::open(small.at("big"), libc::O_RDONLY, 0).unwrap();
+    assert_eq!(sys::pread(&fd, 0, 5).unwrap(), b"data\0");
+    assert_eq!(sys::pread(&fd, size - 1, 9).unwrap(), b"\0more");
+}
+
+/// A lower name is gone or there; what lies in the upper can be removed, and that makes room.
+#[test]
+fn on_a_full_disk_files_are_removed_or_stay() {
+    let lower: String = (0..200).map(|n| format!("f d/f{n} {n}\n")).collect();
+    for (mkfs, megabytes) in FILESYSTEMS {
+        let kernel = Subject::KernelWith("metacopy=off".to_owned());
+        for subject in [kernel, Subject::ours(&[])] {
+            let mut small = Small::image(&lower, mkfs, megabytes);
+            small.mount(&subject);
+            // The first deletion makes the whiteout that all others share.
+            sys::unlink(small.at("d/f0")).unwrap();
+            sys::put(small.at("mine"), &vec![1; 1 << 20]).unwrap();
+            small.fill();
+            let removed: Vec<bool> = (1..200)
+                .map(|n| !is_full(sys::unlink(small.at(&format!("d/f{n}")))))
+                .collect();
+            let count = removed.iter().filter(|r| **r).count();
+            eprintln!("{mkfs}, {subject:?}: {count} of 199 removed");
+            let expect = |small: &Small| {
+                for (n, removed) in (1..200).zip(&removed) {
+                    let shown = sys::exists(small.at(&format!("d/f{n}")));
+                    assert_eq!(shown, !removed, "{mkfs}, {subject:?}: d/f{n}");
+                }
+            };
+            expect(&small);
+            sys::unlink(small.at("mine")).unwrap();
+            small.free();
+            // A mount of the kernel is unmounted by `umount` as well as ours.
+            sys::umount(small.mnt(), 0).unwrap();
+            small.mounted = false;
+            small.mount(&Subject::ours(&[]));
+            expect(&small);
+            for (n, removed) in (1..200).zip(&removed) {
+                if !removed {
+                    sys::unlink(small.at(&format!("d/f{n}"))).unwrap();
+                }
+            }
+            assert_eq!(sys::names(small.at("d")), Vec::<String>::new(), "{mkfs}");
+        }
+    }
+}
+
+/// 64 descriptors are few. A removed file of the lower that is written to needs one (EMFILE when there is
+/// none, and its data stays), all others need none.
+#[test]
+fn a_daemon_with_few_descriptors_keeps_what_is_open_and_removed() {
+    let lower: String = (0..100).map(|n| format!("f l{n} lower{n}\n")).collect();
+    let mut small = Small::tmpfs(&lower, "size=16m");
+    small.mount(&Subject::Cramped(64));
+    let open = |name: String| {
+        let path = small.at(&name);
+        let fd = sys::open(&path, libc::O_RDWR | libc::O_CREAT, 0o600).unwrap();
+        sys::unlink(&path).unwrap();
+        fd
+    };
+    let lowers: Vec<_> = (0..100).map(|n| open(format!("l{n}"))).collect();
+    let uppers: Vec<_> = (0..100).map(|n| open(format!("u{n}"))).collect();
+    let data = |what: &str, n: usize| format!("{what}{n}").into_bytes();
+    for (n, fd) in uppers.iter().enumerate() {
+        sys::pwrite(fd, 0, &data("upper", n)).unwrap();
+    }
+    let mut written = 0;
+    for (n, fd) in lowers.iter().enumerate() {
+        assert_eq!(sys::pread(fd, 0, 20).unwrap(), data("lower", n));
+        let want = match sys::pwrite(fd, 0, &data("LOWER", n)) {
+            Ok(_) => "LOWER",
+            Err(errno) => {
+                assert_eq!(errno, Errno(libc::EMFILE), "l{n}");
+                "lower"
+            }
+        };
+        written += usize::from(want == "LOWER");
+        assert_eq!(sys::pread(fd, 0, 20).unwrap(), data(want, n));
+    }
+    assert!(written > 10, "only {written}");
+    for (n, fd) in uppers.iter().enumerate() {
+        assert_eq!(sys::pread(fd, 0, 20).unwrap(), data("upper", n), "u{n}");
+    }
+    assert_eq!(sys::names(small.mnt()), Vec::<String>::new());
+    drop((lowers, uppers));
+    sys::put(small.at("after"), b"fine").unwrap();
 }

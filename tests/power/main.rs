@@ -45,7 +45,7 @@ fn number(variable: &str, default: u64) -> u64 {
 struct Record {
     events: Vec<Event>,
     jobs: Vec<Job>,
-    /// When the layers were there, and when the last job was done.
+    /// When the layers were there and prepared, and when the last job was done.
     span: (usize, usize),
     /// Holds the lower.
     scratch: Scratch,
@@ -89,9 +89,12 @@ impl Record {
         for name in ["upper", "work"] {
             sys::mkdir(disk.fs().join(name), 0o755).unwrap();
         }
+        let union = Union::mount(Subject::ours(arguments), &lower, &disk.fs(), &mnt).unwrap();
+        for job in &jobs {
+            job.prepare(&mnt).unwrap();
+        }
         must(Command::new("sync").arg("-f").arg(disk.fs()));
         let start = disk.log.now();
-        let union = Union::mount(Subject::ours(arguments), &lower, &disk.fs(), &mnt).unwrap();
         for job in &mut jobs {
             job.began = disk.log.now();
             job.run(&mnt)

@@ -19,11 +19,13 @@ pub enum Kind {
     /// A directory of the lower is emptied, removed and made anew.
     Renew,
     RenameDir,
+    /// The same with a copy of the directory that was on disk long before.
+    RenameSettled,
     /// Appends to one of two names.
     HardLink,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Append,
     Kind::Chmod,
     Kind::Chown,
@@ -32,6 +34,7 @@ const KINDS: [Kind; 9] = [
     Kind::Unlink,
     Kind::Renew,
     Kind::RenameDir,
+    Kind::RenameSettled,
     Kind::HardLink,
 ];
 
@@ -72,7 +75,7 @@ impl Job {
         let file = |name: &str| sys::put(at.join(name), &self.data).unwrap();
         match self.kind {
             Kind::Create => {}
-            Kind::Renew | Kind::RenameDir => {
+            Kind::Renew | Kind::RenameDir | Kind::RenameSettled => {
                 sys::mkdir(at.join("d"), 0o755).unwrap();
                 file("d/f");
             }
@@ -82,6 +85,14 @@ impl Job {
             }
             _ => file("f"),
         }
+    }
+
+    /// What was done to the union long before.
+    pub fn prepare(&self, root: &Path) -> Res<()> {
+        if self.kind == Kind::RenameSettled {
+            sys::setxattr(root.join(&self.dir).join("d"), "user.a", b"1", 0)?;
+        }
+        Ok(())
     }
 
     /// What the job leaves or begins with where a file is replaced or made.
@@ -133,7 +144,7 @@ impl Job {
                 sys::mkdir(at.join("d"), 0o700)?;
                 sync(&at)
             }
-            Kind::RenameDir => {
+            Kind::RenameDir | Kind::RenameSettled => {
                 sys::rename(at.join("d"), at.join("e"))?;
                 sync(&at)
             }
@@ -173,10 +184,12 @@ impl Job {
                 }
             }),
             Kind::Renew => self.renewed(&at, &names, stage),
-            Kind::RenameDir => must_be(&names, &either(stage, &["d"], &["e"])).and_then(|()| {
-                must_be(&inside(&at.join(names[0])), &[&["f"]])?;
-                is(&at.join(names[0]).join("f"), &[&self.data])
-            }),
+            Kind::RenameDir | Kind::RenameSettled => {
+                must_be(&names, &either(stage, &["d"], &["e"])).and_then(|()| {
+                    must_be(&inside(&at.join(names[0])), &[&["f"]])?;
+                    is(&at.join(names[0]).join("f"), &[&self.data])
+                })
+            }
         };
         let why = judged.err()?;
         Some(format!("{:?} in {}, {stage:?}: {why}", self.kind, self.dir))
