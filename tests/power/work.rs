@@ -11,6 +11,8 @@ const MORE: &[u8] = b"this came later";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Append,
+    /// Nobody asks for it to be on disk, but others do so later for theirs.
+    AppendUnsynced,
     Chmod,
     Chown,
     Create,
@@ -25,8 +27,9 @@ pub enum Kind {
     HardLink,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Append,
+    Kind::AppendUnsynced,
     Kind::Chmod,
     Kind::Chown,
     Kind::Create,
@@ -47,7 +50,7 @@ pub enum Stage {
     Acknowledged,
 }
 
-/// A change in a directory of its own, which ends with an fsync.
+/// A change in a directory of its own, which ends with an fsync as a rule.
 pub struct Job {
     pub kind: Kind,
     dir: String,
@@ -87,6 +90,11 @@ impl Job {
         }
     }
 
+    /// Whether it ends with an fsync.
+    pub fn is_synced(&self) -> bool {
+        self.kind != Kind::AppendUnsynced
+    }
+
     /// What was done to the union long before.
     pub fn prepare(&self, root: &Path) -> Res<()> {
         if self.kind == Kind::RenameSettled {
@@ -115,6 +123,7 @@ impl Job {
                 sys::append(&f, MORE)?;
                 sync(&f)
             }
+            Kind::AppendUnsynced => sys::append(&f, MORE),
             Kind::Chmod => {
                 sys::chmod(&f, 0o600)?;
                 sync(&f)
@@ -157,7 +166,7 @@ impl Job {
         let names = sys::names(&at);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let judged = match self.kind {
-            Kind::Append | Kind::Chmod | Kind::Chown => {
+            Kind::Append | Kind::AppendUnsynced | Kind::Chmod | Kind::Chown => {
                 must_be(&names, &[&["f"]]).and_then(|()| self.one_file(&at.join("f"), stage))
             }
             Kind::HardLink => must_be(&names, &[&["f", "l"]]).and_then(|()| {
@@ -200,7 +209,10 @@ impl Job {
         let state = (stat.perm(), stat.uid, stat.gid);
         let (old, appends) = (
             (0o644, 0, 0),
-            matches!(self.kind, Kind::Append | Kind::HardLink),
+            matches!(
+                self.kind,
+                Kind::Append | Kind::AppendUnsynced | Kind::HardLink
+            ),
         );
         let new = match self.kind {
             Kind::Chmod => (0o600, 0, 0),
