@@ -24,6 +24,7 @@ use super::logging::{self, Log};
 use super::mount::{Mounted, Mounter};
 use super::options;
 use super::plan::MountPlan;
+use super::privileges;
 use super::render;
 use super::shutdown;
 use super::stat_override;
@@ -209,6 +210,7 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     obey_quotas();
     crate::sys::memory::keep_little();
     let union = Arc::new(Union::open(&plan.config)?);
+    let runs_programs = matches!(mounter, Mounter::Fusermount(_));
     let (mut pending, device) = mounter.mount(plan)?;
     let serve = ServeOptions {
         // Counted here: what the CPUs are limited to cannot be seen from where we go.
@@ -218,6 +220,7 @@ fn bring_up(plan: &MountPlan) -> Result<Ready, Failure> {
     // Found while there is a path to it, raised when the protocol is agreed on.
     let readahead = pending.readahead();
     let namespace = pending.leave();
+    privileges::lower(runs_programs);
     let mut inspect = inspect(plan, namespace);
     for lack in union.missing() {
         match plan.foreground {

@@ -23,6 +23,7 @@ mod namespace;
 mod options;
 mod owners;
 mod plan;
+mod privileges;
 mod readahead;
 mod remount;
 mod render;

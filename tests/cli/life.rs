@@ -421,3 +421,23 @@ fn abort(lab: &Lab) {
     outcome(lab.command("umount", "connections")).succeeds();
     cut.unwrap();
 }
+
+/// What it does not need cannot be taken from it.
+#[test]
+fn a_daemon_of_root_keeps_only_the_rights_that_files_take() {
+    let lab = Lab::new();
+    lab.run(READ_WRITE).succeeds();
+    let status = fs::read_to_string(format!("/proc/{}/status", lab.daemon())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().to_owned()
+    };
+    assert_eq!(field("NoNewPrivs:"), "1");
+    let permitted = u64::from_str_radix(&field("CapPrm:"), 16).unwrap();
+    // CAP_KILL, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_BOOT, CAP_SYS_TIME, CAP_BPF
+    for number in [5, 12, 13, 16, 17, 22, 25, 39] {
+        assert_eq!(permitted & (1 << number), 0, "capability {number}");
+    }
+    assert_eq!(field("CapInh:"), "0000000000000000");
+    lab.run("umount m").succeeds();
+}
