@@ -57,6 +57,7 @@ impl Adapter {
         let result = self.shared.call(op, parent, |union| {
             union.create(caller(req), parent.0, name.as_bytes(), object, perm)
         });
+        self.shared.changed(parent);
         self.shared.entry(result, reply);
     }
 
@@ -152,6 +153,7 @@ impl Filesystem for Adapter {
             union.forget(ino.0, nlookup);
             Ok(())
         });
+        self.shared.forgotten(ino);
         if let Err(e) = forgotten {
             tracing::debug!("forget of inode {}: {e:?}", ino.0);
         }
@@ -281,6 +283,7 @@ impl Filesystem for Adapter {
         let weight = self.weigh(|union| union.needs_copy_to_remove(parent.0, &name));
         self.dispatch(weight, move |shared| {
             let result = shared.call(Op::Unlink, parent, |union| union.unlink(parent.0, &name));
+            shared.changed(parent);
             empty(result, reply);
         });
     }
@@ -288,11 +291,11 @@ impl Filesystem for Adapter {
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let name = name.as_bytes();
-        empty(
-            self.shared
-                .call(Op::Rmdir, parent, |union| union.rmdir(parent.0, name)),
-            reply,
-        );
+        let result = self
+            .shared
+            .call(Op::Rmdir, parent, |union| union.rmdir(parent.0, name));
+        self.shared.changed(parent);
+        empty(result, reply);
     }
 
     fn rename(
@@ -320,6 +323,8 @@ impl Filesystem for Adapter {
             let result = shared.call(Op::Rename, parent, |union| {
                 union.rename(parent.0, &name, newparent.0, &newname, mode)
             });
+            shared.changed(parent);
+            shared.changed(newparent);
             empty(result, reply);
         });
     }
@@ -339,6 +344,7 @@ impl Filesystem for Adapter {
             let result = shared.call(Op::Link, ino, |union| {
                 union.link(ino.0, newparent.0, &newname)
             });
+            shared.changed(newparent);
             shared.entry(result, reply);
         });
     }
@@ -498,7 +504,9 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
+        let mut any = false;
         let mut add = |item: &DirItem<'_>| {
+            any = true;
             let kind = file_type(item.attr.kind);
             !reply.add(
                 INodeNo(item.attr.ino),
@@ -507,9 +515,13 @@ impl Filesystem for Adapter {
                 OsStr::from_bytes(item.name),
             )
         };
+        self.shared.begin_listing(ino, offset);
         let result = self.shared.call(Op::Readdir, ino, |union| {
             union.read_dir(ino.0, offset, false, &mut add)
         });
+        if !any {
+            self.shared.end_listing(ino);
+        }
         match result {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
@@ -526,7 +538,9 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.shared.readers.begin_turn(req.pid());
         let ttl = self.shared.ttl();
+        let mut any = false;
         let mut add = |item: &DirItem<'_>| {
+            any = true;
             let ttl = if item.unknown { Duration::ZERO } else { ttl };
             let (attr, name) = (file_attr(&item.attr), OsStr::from_bytes(item.name));
             !reply.add(
@@ -538,9 +552,13 @@ impl Filesystem for Adapter {
                 Generation(0),
             )
         };
+        self.shared.begin_listing(ino, offset);
         let result = self.shared.call(Op::Readdirplus, ino, |union| {
             union.read_dir(ino.0, offset, true, &mut add)
         });
+        if !any {
+            self.shared.end_listing(ino);
+        }
         match result {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),

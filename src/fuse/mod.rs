@@ -8,6 +8,7 @@ mod convert;
 mod counters;
 mod failures;
 mod linger;
+mod listings;
 mod notices;
 mod pool;
 mod readers;

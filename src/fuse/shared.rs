@@ -12,6 +12,7 @@ use fuser::{
 use super::convert::{errno, file_attr};
 use super::counters::{Counters, Op};
 use super::failures::Failures;
+use super::listings::Listings;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::readers::Readers;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) inspect: Inspect,
     pub(super) counters: Counters,
     failures: Failures,
+    listings: Listings,
     pub(super) notifier: OnceLock<Notifier>,
     pub(super) notices: Notices,
     pub(super) readers: Readers,
@@ -64,6 +66,7 @@ impl Shared {
             inspect,
             counters: Counters::new(),
             failures: Failures::default(),
+            listings: Listings::default(),
             notifier: OnceLock::new(),
             notices,
             readers,
@@ -133,6 +136,44 @@ impl Shared {
     pub(super) fn invalidate_attributes(&self, ino: INodeNo) {
         if let Some(notifier) = self.notifier.get() {
             best_effort("invalidate attributes", notifier.inval_inode(ino, -1, 0));
+        }
+    }
+
+    /// A listing of a directory is about to be read, from its start or going on.
+    pub(super) fn begin_listing(&self, dir: INodeNo, offset: u64) {
+        if offset == 0 && self.options.handle_free() {
+            self.listings.begin(dir.0);
+        }
+    }
+
+    /// The end of a listing is about to be told: the kernel does not keep what was overtaken.
+    pub(super) fn end_listing(&self, dir: INodeNo) {
+        if self.listings.end(dir.0) {
+            self.drop_pages(dir);
+        }
+    }
+
+    /// A directory was changed, which the caller is about to be told: the kernel does not keep what it
+    /// has listed before.
+    pub(super) fn changed(&self, dir: INodeNo) {
+        if self.listings.change(dir.0) {
+            self.drop_pages(dir);
+        }
+    }
+
+    /// The kernel has forgotten an object.
+    pub(super) fn forgotten(&self, ino: INodeNo) {
+        self.listings.forget(ino.0);
+    }
+
+    /// Of a directory no request ever waits for a page, so that a thread that serves may do it.
+    fn drop_pages(&self, dir: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            match notifier.inval_inode(dir, 0, 0) {
+                // Forgotten meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                dropped => drop(best_effort("drop a listing", dropped)),
+            }
         }
     }
 

@@ -258,3 +258,42 @@ fn a_layer_is_listed_as_it_was_given() {
     assert_eq!(entries.len(), 3000);
     assert!(entries.iter().all(|entry| entry.kind == libc::DT_LNK));
 }
+
+/// A name that is there before a listing begins, and stays, is in it, however many others read and change
+/// the directory meanwhile. (The kernel goes on in the pages of a listing that another process has read.)
+#[test]
+fn who_makes_a_name_finds_it_in_the_next_listing() {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = 120;
+    for subject in Subject::modes() {
+        let mut lab = Lab::new().lower("").upper("");
+        // Enough for several replies.
+        for n in 0..600 {
+            let name = format!("{}{n}", "a".repeat(60));
+            sys::put(lab.lower_dir(0).join(name), b"").unwrap();
+        }
+        lab.lowers_may_change();
+        lab.remount_as(&subject);
+        let missing: usize = std::thread::scope(|scope| {
+            let work = |thread: usize| {
+                let at = |n: usize| lab.at(format!("own{thread}-{n}"));
+                let mut missing = 0;
+                for n in 0..ROUNDS {
+                    sys::put(at(n), b"").unwrap();
+                    let name = format!("own{thread}-{n}");
+                    missing += usize::from(!sys::names(lab.mnt()).contains(&name));
+                    if n > 2 {
+                        sys::unlink(at(n - 3)).unwrap();
+                    }
+                }
+                missing
+            };
+            let threads: Vec<_> = (0..THREADS).map(|n| scope.spawn(move || work(n))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(missing, 0, "{subject:?}: of {} listings", THREADS * ROUNDS);
+    }
+}
