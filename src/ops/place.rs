@@ -11,7 +11,7 @@ use crate::layer::{Layer, LayerId, Place, Readable, Stat};
 use crate::marker::override_stat::Store;
 use crate::merge::RealPath;
 use crate::name::{Name, NameBuf};
-use crate::tree::{Inode, Pin, ROOT, RealId, State};
+use crate::tree::{Alias, Inode, Pin, ROOT, RealId, State};
 
 /// When to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,15 +184,29 @@ impl Union {
         if let Some(place) = self.indexed_place(&state) {
             return Ok(place);
         }
-        let alias = state
-            .names
-            .iter()
-            .chain(&state.rare().past)
-            .find(|a| a.layer == layer);
-        let alias = alias.ok_or(Errno::STALE)?;
-        let (parent, name) = (Arc::clone(&alias.parent), NameBuf::from(&alias.name));
+        let aliases = state.names.iter().chain(&state.rare().past);
+        let mut aliases = aliases.filter(|a| a.layer == layer);
+        let parts = |alias: &Alias| (Arc::clone(&alias.parent), NameBuf::from(&alias.name));
+        let (parent, name) = aliases.next().map(parts).ok_or(Errno::STALE)?;
+        let others: Vec<_> = match self.may_change() && Some(layer) != self.upper_id() {
+            true => aliases.map(parts).collect(),
+            false => Vec::new(),
+        };
         drop(state);
-        Ok(Place::At(self.dir_fd(&parent, layer)?, name))
+        let first = Place::At(self.dir_fd(&parent, layer)?, name);
+        if others.is_empty() {
+            return Ok(first);
+        }
+        // It may have been renamed behind our back, and lie at one of its names only.
+        let id = inode.id();
+        let is_it = |place: &Place| place.stat().is_ok_and(|s| self.real_id(layer, &s) == id);
+        if is_it(&first) {
+            return Ok(first);
+        }
+        let places = others
+            .into_iter()
+            .filter_map(|(parent, name)| Some(Place::At(self.dir_fd(&parent, layer).ok()?, name)));
+        Ok(places.into_iter().find(is_it).unwrap_or(first))
     }
 
     fn indexed_place(&self, state: &State) -> Option<Place> {

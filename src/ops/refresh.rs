@@ -73,8 +73,10 @@ impl Union {
             }
         }
         for (dir, before) in known {
-            self.note_new_names(&dir, before.as_ref(), &mut outdated);
+            self.note_names(&dir, before.as_ref(), &mut outdated);
         }
+        outdated.names.sort_unstable();
+        outdated.names.dedup();
         Ok(outdated)
     }
 
@@ -113,13 +115,16 @@ impl Union {
         }
     }
 
-    /// The kernel may know of names that are new that they are missing.
-    fn note_new_names(
+    /// The kernel may know of a name that is new that it is missing; and of any other, by an answer that
+    /// was overtaken on the way, an object that is not known by that name any more.
+    fn note_names(
         &self,
         dir: &Arc<Inode>,
         before: Option<&HashSet<NameBuf>>,
         outdated: &mut Outdated,
     ) {
+        let known = before.into_iter().flatten().cloned();
+        outdated.names.extend(known.map(|name| (dir.ino, name)));
         self.find_parts(dir);
         let index = match self.index(dir) {
             Ok(index) => index,

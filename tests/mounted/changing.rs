@@ -254,6 +254,47 @@ fn use_a_number_again(subject: &Subject, name: &str, make: fn(&Path)) {
     drop(open);
 }
 
+/// As who writes a file and then gives it its name: what was seen under the old name is found under the new
+/// one, also when the old one is another file's by then.
+#[test]
+fn what_is_renamed_in_a_lower_is_found_at_its_new_name() {
+    for arguments in [&["--timeout", "0"][..], &["--io", "direct"], &[]] {
+        let subject = Subject::with(arguments);
+        if !subject.is_ours() {
+            return;
+        }
+        let mut lab = Lab::new()
+            .lower("f a.tmp text user.own=1")
+            .upper("")
+            .mount_as(&subject);
+        lab.lowers_may_change();
+        sys::lstat(lab.at("a.tmp")).unwrap();
+        let lower = lab.lower_dir(0);
+        for again in [false, true] {
+            if again {
+                sys::put(lower.join("a.tmp"), b"other").unwrap();
+                sys::setxattr(lower.join("a.tmp"), "user.other", b"1", 0).unwrap();
+            } else {
+                sys::rename(lower.join("a.tmp"), lower.join("a")).unwrap();
+            }
+            lab.control("refresh");
+            sys::lstat(lab.at("a")).unwrap();
+            assert_eq!(
+                sys::listxattr(lab.at("a")).unwrap(),
+                [b"user.own"],
+                "{arguments:?}"
+            );
+            assert_eq!(sys::text(lab.at("a")), "text", "{arguments:?}");
+        }
+        assert_eq!(sys::text(lab.at("a.tmp")), "other", "{arguments:?}");
+        assert_eq!(
+            sys::listxattr(lab.at("a.tmp")).unwrap(),
+            [b"user.other"],
+            "{arguments:?}"
+        );
+    }
+}
+
 /// Somebody keeps changing the lowers, others work in the union, and now and then it is refreshed.
 /// What a file holds always begins with its own name, and everything ends.
 #[test]
