@@ -22,6 +22,8 @@ pub struct Lab {
     data: Vec<PathBuf>,
     has_upper: bool,
     mounted: Option<Mounted>,
+    /// How long a test may keep a mount before it counts as hung.
+    patience: Duration,
     lowers_before: Option<Vec<Snapshot>>,
 }
 
@@ -50,6 +52,7 @@ impl Lab {
             data: Vec::new(),
             has_upper: false,
             mounted: None,
+            patience: PATIENCE,
             lowers_before: None,
         };
         for name in ["mnt", "work"] {
@@ -96,6 +99,12 @@ impl Lab {
         self.mount_as(&Subject::default())
     }
 
+    /// Of a test that takes so much longer than others.
+    pub fn patient(mut self, more: Duration) -> Lab {
+        self.patience += more;
+        self
+    }
+
     #[track_caller]
     pub fn mount_as(mut self, subject: &Subject) -> Lab {
         self.remount_as(subject);
@@ -134,7 +143,7 @@ impl Lab {
         };
         self.mounted = Some(Mounted {
             daemons,
-            _watchdog: watchdog(mnt),
+            _watchdog: watchdog(mnt, self.patience),
         });
         Ok(())
     }
@@ -395,12 +404,12 @@ impl Lab {
 
 /// Cuts the connection of a FUSE mount that is kept too long, so that a hung call of the test
 /// returns with an error instead of hanging the whole run.
-fn watchdog(mnt: PathBuf) -> mpsc::Sender<()> {
+fn watchdog(mnt: PathBuf, patience: Duration) -> mpsc::Sender<()> {
     let (call_off, called_off) = mpsc::channel::<()>();
     std::thread::spawn(move || {
-        if called_off.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if called_off.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!(
-                "{}: hung for {PATIENCE:?}: cutting the connection",
+                "{}: hung for {patience:?}: cutting the connection",
                 mnt.display()
             );
             if let Err(errno) = sys::umount(&mnt, libc::MNT_FORCE | libc::MNT_DETACH) {

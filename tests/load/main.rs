@@ -84,13 +84,18 @@ fn tree(lab: &Lab) -> snapshot::Snapshot {
 
 fn work(subject: &Subject, seconds: u64) {
     let processes = number("UNIONMOUNT_LOAD_PROCESSES", 64) - PROGRAMS;
-    let mut lab = lab(processes).mount_as(subject);
+    // Once with the clock, and once more to compare.
+    let long = Duration::from_secs(2 * seconds);
+    let mut lab = lab(processes).patient(long).mount_as(subject);
     // Where the same work is done once more.
     let mut other = Lab::new();
     for n in 0..lab.lower_count() {
         other = other.lower_at(&lab.lower_dir(n));
     }
-    let mut other = other.upper("d shared").mount_as(&Subject::Kernel);
+    let mut other = other
+        .upper("d shared")
+        .patient(long)
+        .mount_as(&Subject::Kernel);
 
     let daemon = lab.daemons()[0];
     let end = Instant::now() + Duration::from_secs(seconds);
