@@ -8,7 +8,8 @@ use super::Union;
 use super::redirect::Trail;
 use crate::attr::Kind;
 use crate::error::{Errno, Result, WhileDoing};
-use crate::layer::{LayerId, Listing, MetRedirect, Readable, scan};
+use crate::layer::{LayerId, Listing, Look, MetRedirect, Readable, look, scan};
+use crate::marker::whiteout::WhFiles;
 use crate::merge::{DirIndex, Impure, Index, Stack, merge};
 use crate::tree::{Dir, Inode, ROOT};
 
@@ -65,6 +66,9 @@ impl Union {
             let mut listing = self.list(dir, layer, stack.top())?;
             let opaque = listing.opaque;
             met = self.take_redirect(dir, layer, &mut listing);
+            if met.is_some() && self.is_cut_off(dir, layer)? {
+                met = None;
+            }
             listings.push((layer, listing));
             if opaque || (met.is_some() && !stack.is_settled()) {
                 break;
@@ -78,6 +82,19 @@ impl Union {
             own.set_stack(stack);
         }
         Ok(listings)
+    }
+
+    /// Whether a `.wh.` file beside a directory hides what lies below it, wherever that is.
+    fn is_cut_off(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<bool> {
+        let wh_files = self.layer(layer)?.wh_files;
+        let (parent, name) = dir.last_name().ok_or(Errno::STALE)?;
+        if wh_files != WhFiles::Meant {
+            return Ok(false);
+        }
+        let beside = self.dir_fd_again(&parent, layer)?;
+        let found = look(beside.as_fd(), &name, wh_files);
+        let found = found.while_doing(|| "look for a .wh. file")?;
+        Ok(matches!(found, Look::Object { hides: true, .. }))
     }
 
     /// The redirect of one part of a directory, if it means anything. A root has none, as in the

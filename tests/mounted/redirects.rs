@@ -223,3 +223,18 @@ fn a_redirect_that_is_not_to_be_followed_is_refused() {
         }
     }
 }
+
+/// A `.wh.` file beside a directory hides what the layers below have, also at another path.
+#[test]
+fn a_dot_wh_file_beside_a_directory_ends_its_redirect() {
+    let top = "d a/f trusted.overlay.redirect=b\nw. a/f\nw a/b";
+    for upper in [false, true] {
+        let mut lab = Lab::new().lower(top).lower("f a/b/hidden text");
+        if upper {
+            lab = lab.upper("");
+        }
+        let mut lab = lab.mount();
+        lab.expect_paths("a a/f");
+        lab.expect_same_after_remount();
+    }
+}
