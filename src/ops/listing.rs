@@ -86,13 +86,21 @@ impl Union {
 
     /// Whether a `.wh.` file beside a directory hides what lies below it, wherever that is.
     fn is_cut_off(&self, dir: &Arc<Inode>, layer: LayerId) -> Result<bool> {
-        let wh_files = self.layer(layer)?.wh_files;
-        let (parent, name) = dir.last_name().ok_or(Errno::STALE)?;
-        if wh_files != WhFiles::Meant {
+        let at = self.layer(layer)?;
+        if at.wh_files != WhFiles::Meant {
             return Ok(false);
         }
-        let beside = self.dir_fd_again(&parent, layer)?;
-        let found = look(beside.as_fd(), &name, wh_files);
+        // Where it really lies: by a redirect, or since it was renamed, not at its name.
+        let path = self.real_path(dir, layer)?;
+        let Some((name, parents)) = path.split_last() else {
+            return Ok(false);
+        };
+        let mut beside = Arc::clone(&at.root);
+        for parent in parents {
+            let next = at.open_dir_at(beside.as_fd(), parent);
+            beside = Arc::new(next.while_doing(|| "open a directory of a layer")?);
+        }
+        let found = look(beside.as_fd(), name, at.wh_files);
         let found = found.while_doing(|| "look for a .wh. file")?;
         Ok(matches!(found, Look::Object { hides: true, .. }))
     }

@@ -238,3 +238,16 @@ fn a_dot_wh_file_beside_a_directory_ends_its_redirect() {
         lab.expect_same_after_remount();
     }
 }
+
+/// A directory that was moved is looked for where it lies, not below what its new parent is in a lower.
+#[test]
+fn a_redirected_directory_can_be_exchanged_into_one_that_a_lower_deletes() {
+    let mut lab = Lab::new()
+        .lower("d a trusted.overlay.redirect=c\nw b")
+        .lower("f c/low text")
+        .upper("f a/own text\nd b/a")
+        .mount();
+    sys::rename2(lab.at("a"), lab.at("b/a"), libc::RENAME_EXCHANGE).unwrap();
+    assert_eq!(lab.ls("b/a"), ["low", "own"]);
+    lab.expect_same_after_remount();
+}
