@@ -249,5 +249,8 @@ fn a_redirected_directory_can_be_exchanged_into_one_that_a_lower_deletes() {
         .mount();
     sys::rename2(lab.at("a"), lab.at("b/a"), libc::RENAME_EXCHANGE).unwrap();
     assert_eq!(lab.ls("b/a"), ["low", "own"]);
-    lab.expect_same_after_remount();
+    // (Its number is another one after a remount: the upper was made by hand, without origins.)
+    let before = lab.tree();
+    lab.remount();
+    crate::snapshot::assert_same("before and after a remount", &before, &lab.tree());
 }
